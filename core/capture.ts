@@ -1,0 +1,186 @@
+/**
+ * Recording a step once for each shape of its inputs, and replaying it.
+ *
+ * @module
+ */
+import type { Command } from "./commands.ts";
+import type { Device } from "./device.ts";
+import type { Entry } from "./binding.ts";
+import { planMemory } from "./plan.ts";
+import { Storage } from "./pool.ts";
+import { showShape } from "./shape.ts";
+import { dtypeOf, empty, type Tensor, tensor, type TypedArray } from "./tensor.ts";
+
+/** An input of a captured step on the host: numbers and their shape. */
+export interface HostArray {
+  /** The numbers, row-major. */
+  readonly data: TypedArray;
+  /** Their shape. */
+  readonly shape: readonly number[];
+}
+
+/** What a captured step can be called with. */
+export type StepInput = HostArray | Tensor;
+
+/** What a step may return: tensors, which the next call overwrites. */
+export type StepResult = Tensor | readonly Tensor[] | Readonly<Record<string, Tensor>> | void;
+
+/** How `capture` works. */
+export interface CaptureOptions {
+  /** `false` runs every call eagerly, for debugging; the results are bit-identical. Default `true`. */
+  readonly replay?: boolean;
+}
+
+/** So many shapes are recorded at most: more means that a length changes where it should be padded. */
+const MOST_PLANS = 8;
+
+/** The recording in progress: work that is listed but not run, and memory that is not there yet. */
+export class Recorder {
+  /** The recorded work. */
+  readonly entries: Entry[] = [];
+  /** Tensors whose `grad` the recording has set. */
+  readonly leaves = new Set<Tensor>();
+  readonly #owned: Storage[] = [];
+
+  /** Appends work. */
+  add(entry: Entry): void {
+    this.entries.push(entry);
+  }
+
+  /** Memory that the plan will provide. */
+  allocate(bytes: number): Storage {
+    return new Storage(bytes, null);
+  }
+
+  /** Real memory that lives as long as the plan: constants uploaded during the recording. */
+  own(storage: Storage): void {
+    this.#owned.push(storage);
+  }
+}
+
+/** A recorded step. */
+interface Plan<R> {
+  readonly inputs: readonly Tensor[];
+  readonly commands: readonly Command[];
+  readonly result: R;
+}
+
+function isTensor(input: StepInput): input is Tensor {
+  return "device" in input;
+}
+
+function keyOf(inputs: readonly StepInput[]): string {
+  return inputs.map((input) =>
+    (isTensor(input) ? input.dtype : dtypeOf(input.data)) + showShape(input.shape)
+  ).join(" ");
+}
+
+function tensorsIn(result: StepResult): readonly Tensor[] {
+  if (!result) return [];
+  if (Array.isArray(result)) return result;
+  return "device" in result ? [result as Tensor] : Object.values(result as Record<string, Tensor>);
+}
+
+function setInput(device: Device, fixed: Tensor, input: StepInput): void {
+  if (isTensor(input)) device.copy(input, fixed);
+  else device.write(fixed, input.data);
+}
+
+function record<R extends StepResult>(
+  device: Device,
+  step: (...inputs: Tensor[]) => R,
+  inputs: readonly StepInput[],
+): Plan<R> {
+  const fixed = inputs.map((input) =>
+    device.keep(empty(device, input.shape, isTensor(input) ? input.dtype : dtypeOf(input.data)))
+  );
+  const recorder = new Recorder();
+  device.recorder = recorder;
+  let result: R;
+  try {
+    result = step(...fixed);
+  } finally {
+    device.recorder = null;
+  }
+  if (result instanceof Promise) {
+    throw new TypeError("Cannot capture an async step: pass a function that is not async");
+  }
+  const pinned = new Set(tensorsIn(result).map((t) => t.storage));
+  for (const leaf of recorder.leaves) if (leaf.grad) pinned.add(leaf.grad.storage);
+  planMemory(recorder.entries, pinned, device.pool);
+  return {
+    inputs: fixed,
+    commands: recorder.entries.flatMap((entry) => device.resolve(entry)),
+    result,
+  };
+}
+
+/**
+ * Records `step` once for each shape of its inputs, and replays the recording at each call. The body is ordinary code; between
+ * calls nothing of it runs but the GPU's work, so what changes per step (learning rate, position, seed) must be in an input or in
+ * another tensor that is written before the call.
+ *
+ * Tensors made in the step live in memory that the plan owns, shared among those whose lives do not overlap.
+ *
+ * @param device the device of all tensors in the step
+ * @param step what to record; it may not read tensors, nor be async
+ * @param options `replay: false` runs eagerly
+ * @returns a function with the step's inputs, as tensors or as numbers on the host; what it returns is overwritten by the next call
+ * @throws {TypeError} if the step reads a tensor or returns a promise
+ * @throws {RangeError} on the ninth different shape of inputs
+ *
+ * @example
+ * ```ts
+ * import { add, capture, openDevice, tensor } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * const offset = tensor(device, new Float32Array([10, 20]));
+ * const step = capture(device, (x) => add(x, offset));
+ * for (const data of [new Float32Array([1, 2]), new Float32Array([3, 4])]) {
+ *   console.log(await step({ data, shape: [2] }).read());
+ * }
+ * ```
+ */
+export function capture<R extends StepResult>(
+  device: Device,
+  step: (...inputs: Tensor[]) => R,
+  options: CaptureOptions = {},
+): (...inputs: StepInput[]) => R {
+  if (options.replay === false) return eager(device, step);
+  const plans = new Map<string, Plan<R>>();
+  return (...inputs) => {
+    if (device.recorder) throw new TypeError("Cannot call a captured step inside capture()");
+    const key = keyOf(inputs);
+    let plan = plans.get(key);
+    if (!plan) {
+      if (plans.size >= MOST_PLANS) {
+        throw new RangeError(
+          `Cannot record inputs ${key}: ${MOST_PLANS} shapes are recorded already ` +
+            `(${[...plans.keys()].join("; ")}). Pad the inputs to a few lengths`,
+        );
+      }
+      plans.set(key, plan = record(device, step, inputs));
+    }
+    inputs.forEach((input, index) => setInput(device, plan.inputs[index], input));
+    device.enqueue(plan.commands);
+    return plan.result;
+  };
+}
+
+function eager<R extends StepResult>(
+  device: Device,
+  step: (...inputs: Tensor[]) => R,
+): (...inputs: StepInput[]) => R {
+  let previous: readonly Tensor[] = [];
+  return (...inputs) => {
+    for (const t of previous) t.dispose();
+    const result = device.scope(() =>
+      step(
+        ...inputs.map((input) => isTensor(input) ? input : tensor(device, input.data, input.shape)),
+      )
+    );
+    previous = tensorsIn(result);
+    for (const t of previous) device.keep(t);
+    return result;
+  };
+}
