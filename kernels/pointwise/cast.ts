@@ -1,0 +1,40 @@
+/**
+ * Conversion between 32- and 16-bit floats.
+ *
+ * @module
+ */
+import { track } from "../../core/autograd.ts";
+import { uniform } from "../../core/binding.ts";
+import { gridOf } from "../../core/grid.ts";
+import { kernel } from "../../core/kernel.ts";
+import { checkDType } from "../../core/shape.ts";
+import { empty, type Tensor } from "../../core/tensor.ts";
+import code from "./cast.wgsl" with { type: "text" };
+
+const castKernel = kernel("cast", code);
+
+/**
+ * `x` as f32 or f16, rounded to nearest, ties to even. The gradient is cast back.
+ *
+ * @param x f32 or f16, any shape
+ * @param dtype what to convert to
+ *
+ * @example
+ * ```ts
+ * import { cast, openDevice, tensor } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * const half = cast(tensor(device, new Float32Array([0.1, 65504])), "f16");
+ * console.log(await half.read()); // Float16Array(2) [ 0.0999755859375, 65504 ]
+ * ```
+ */
+export function cast(x: Tensor, dtype: "f32" | "f16"): Tensor {
+  checkDType("cast", x, ["f32", "f16"]);
+  if (x.dtype === dtype) return x;
+  const out = empty(x.device, x.shape, dtype);
+  const pairs = Math.ceil(x.size / 2);
+  x.device.dispatch(castKernel, [x, out, uniform(x.size)], gridOf(Math.ceil(pairs / 64)), {
+    TO_F16: dtype === "f16" ? 1 : 0,
+  });
+  return track("cast", out, [x], (g) => [cast(g, x.dtype as "f32" | "f16")]);
+}

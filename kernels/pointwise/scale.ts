@@ -1,0 +1,36 @@
+/**
+ * Multiplication by a number.
+ *
+ * @module
+ */
+import { track } from "../../core/autograd.ts";
+import { floatBits, uniform } from "../../core/binding.ts";
+import { gridOf } from "../../core/grid.ts";
+import { kernel } from "../../core/kernel.ts";
+import { checkDType } from "../../core/shape.ts";
+import { empty, type Tensor } from "../../core/tensor.ts";
+import code from "./scale.wgsl" with { type: "text" };
+
+const scaleKernel = kernel("scale", code);
+
+/**
+ * `factor · x`.
+ *
+ * @param x f32, any shape
+ * @param factor a number that does not change from step to step (it becomes part of the recorded dispatch)
+ *
+ * @example
+ * ```ts
+ * import { openDevice, scale, tensor } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * console.log(await scale(tensor(device, new Float32Array([1, 2])), 3).read()); // Float32Array(2) [ 3, 6 ]
+ * ```
+ */
+export function scale(x: Tensor, factor: number): Tensor {
+  checkDType("scale", x, "f32");
+  const out = empty(x.device, x.shape);
+  const params = uniform(x.size, floatBits(factor));
+  x.device.dispatch(scaleKernel, [x, out, params], gridOf(Math.ceil(x.size / 64)));
+  return track("scale", out, [x], (g) => [scale(g, factor)]);
+}
