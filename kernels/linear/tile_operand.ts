@@ -1,0 +1,161 @@
+/**
+ * How a matmul tile loads an operand: from global memory to registers, and from there to workgroup memory, where it lies
+ * k-major, so that the inner product reads vectors along the result's axis.
+ *
+ * @module
+ */
+import { unroll } from "./unroll.ts";
+
+/** One operand's part of a tile. */
+export interface OperandSide {
+  /** "a" or "b": prefixes every name. */
+  readonly name: string;
+  /** Rows (of A) or columns (of B) of the result in the tile. */
+  readonly width: number;
+  /** Steps along K in the tile. */
+  readonly depth: number;
+  /** Threads along this side, and how many of them there are in all. */
+  readonly threads: number;
+  readonly allThreads: number;
+  /** Groups of four that a thread owns: width / (4 · threads). */
+  readonly groups: number;
+  /** WGSL names of the tile's first row or column, and of their number in the result. */
+  readonly first: string;
+  readonly length: string;
+  /** Whether K is the operand's last axis, so that it must be transposed on its way in. */
+  readonly transposed: boolean;
+  /** Whether K is not a multiple of what a loop iteration takes: what lies beyond is loaded as zero. */
+  readonly ragged: boolean;
+}
+
+/** The pieces of WGSL that load an operand. */
+export interface Operand {
+  /** Statements at the start: addresses that do not change, and registers. */
+  readonly setup: string;
+  /** Global memory to registers, for the tile at `k`. */
+  load(k: string): string;
+  /** Registers to stage `stage` of workgroup memory. */
+  store(stage: number): string;
+}
+
+/** How a row of the workgroup copy is laid out: the swizzle keeps transposing stores out of each other's banks. */
+interface Placement {
+  readonly swizzled: boolean;
+  readonly shift: number;
+  readonly padding: number;
+}
+
+const log2 = (x: number) => Math.round(Math.log2(x));
+
+/** `perWord`: how many steps along K one stored unit covers, as a power of two (4 for floats, 8 for 4-bit codes). */
+function placement(side: OperandSide, perWord = 4): Placement {
+  const swizzled = side.transposed && side.threads >= 8;
+  const bits = perWord === 8 ? 6 : 5;
+  return {
+    swizzled,
+    shift: Math.max(0, bits - log2(side.depth)),
+    padding: side.transposed && !swizzled ? 1 : 0,
+  };
+}
+
+/** The workgroup array of an operand: [stage][k · groups + group][thread]. */
+export function sharedArray(side: OperandSide, perWord = 4): string {
+  const { padding } = placement(side, perWord);
+  return `var<workgroup> ${side.name}_tile: array<array<array<vec4<f32>, ${
+    side.threads + padding
+  }>, ${side.depth * side.groups}>, 2>;`;
+}
+
+/** The expression that reads a thread's group `g` at step `kk` (both numbers) of a stage. */
+export function readShared(
+  side: OperandSide,
+  stage: number,
+  kk: number,
+  g: number,
+  thread: string,
+  perWord = 4,
+): string {
+  const { swizzled, shift } = placement(side, perWord);
+  const turn = swizzled ? (kk >> log2(perWord)) << shift : 0;
+  const at = turn ? `${thread} ^ ${turn}u` : thread;
+  return `${side.name}_tile[${stage}][${kk * side.groups + g}][${at}]`;
+}
+
+/** The place of block `block` (four rows or columns) at step `kk`, both WGSL; `unit` is kk divided by what a unit covers. */
+export function place(
+  side: OperandSide,
+  stage: number,
+  kk: string,
+  block: string,
+  unit: string,
+  perWord = 4,
+): string {
+  const { swizzled, shift } = placement(side, perWord);
+  const at = `(${block}) % ${side.threads}u`;
+  const turned = swizzled ? `((${at}) ^ ((${unit}) << ${shift}u))` : at;
+  return `${side.name}_tile[${stage}][(${kk}) * ${side.groups}u + (${block}) / ${side.threads}u][${turned}]`;
+}
+
+/** Spreads `units` of work over the threads: for each turn its index, and a guard where there are fewer units than threads. */
+export function spread(
+  side: OperandSide,
+  units: number,
+): { index: string; guard: string; id: string }[] {
+  return Array.from({ length: Math.ceil(units / side.allThreads) }, (_, turn) => ({
+    index: turn === 0 ? "t" : `(t + ${turn * side.allThreads}u)`,
+    guard: units < side.allThreads ? `if (t < ${units}u) ` : "",
+    id: `${side.name}${turn}`,
+  }));
+}
+
+/** Floats, `array<vec4<f32>>` in a binding of the side's name. */
+export function denseOperand(side: OperandSide): Operand {
+  const { name, width, depth } = side;
+  const zero = (k: string, value: string) =>
+    side.ragged ? `select(vec4<f32>(), ${value}, ${k} < p.k)` : value;
+  if (!side.transposed) {
+    // Rows of k: a unit is a vector along the result's axis.
+    const units = spread(side, width / 4 * depth);
+    return {
+      setup: units.map(({ index, id }) => `
+  let ${id}_c = ${index} % ${width / 4}u;
+  let ${id}_r = ${index} / ${width / 4}u;
+  let ${id}_at = ${name}_base + min(${side.first} / 4u + ${id}_c, ${side.length} / 4u - 1u);
+  var ${id}: vec4<f32>;`).join(""),
+      load: (k) =>
+        units.map(({ guard, id }) => {
+          const row = `(${k} + ${id}_r)`;
+          const value = `${name}[${id}_at + ${row} * (${side.length} / 4u)]`;
+          return `${guard}{ ${id} = ${zero(row, value)}; }`;
+        }).join("\n"),
+      store: (stage) =>
+        units.map(({ guard, id }) =>
+          `${guard}{ ${place(side, stage, `${id}_r`, `${id}_c`, "0u")} = ${id}; }`
+        ).join("\n"),
+    };
+  }
+  // Rows of the result's axis: a unit is a vector along k, stored as four scalars.
+  const units = spread(side, width * depth / 4);
+  return {
+    setup: units.map(({ index, id }) => `
+  let ${id}_c = ${index} % ${depth / 4}u;
+  let ${id}_r = ${index} / ${depth / 4}u;
+  let ${id}_at = ${name}_base + min(${side.first} + ${id}_r, ${side.length} - 1u) * (p.k / 4u) + ${id}_c;
+  var ${id}: vec4<f32>;`).join(""),
+    load: (k) =>
+      units.map(({ guard, id }) => {
+        const value = zero(`(${k} + 4u * ${id}_c)`, `${name}[${id}_at + ${k} / 4u]`);
+        return `${guard}{ ${id} = ${value}; }`;
+      }).join("\n"),
+    store: (stage) =>
+      units.map(({ guard, id }) =>
+        `${guard}{
+${
+          unroll(4, (j) =>
+            `${
+              place(side, stage, `4u * ${id}_c + ${j}u`, `${id}_r / 4u`, `${id}_c`)
+            }[${id}_r % 4u] = ${id}[${j}];`)
+        } }`
+      ).join("\n"),
+  };
+}
