@@ -1,0 +1,42 @@
+// Work on rows: LANES invocations share a row, ROWS rows share a workgroup. A GPU takes many lanes per row; software Vulkan one
+// lane per row and eight rows, because there a barrier splits the shader and workgroup memory is slow (kernels/rows.ts decides).
+override LANES: u32 = 64u;
+override ROWS: u32 = 1u;
+
+var<workgroup> row_shared: array<f32, LANES * ROWS>;
+
+// The sum of `value` over the lanes of a row, in an order that depends on LANES alone.
+fn row_sum(value: f32, lane: u32, slot: u32) -> f32 {
+  if (LANES == 1u) {
+    return value;
+  }
+  let base = slot * LANES;
+  workgroupBarrier();
+  row_shared[base + lane] = value;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) {
+      row_shared[base + lane] += row_shared[base + lane + half];
+    }
+  }
+  workgroupBarrier();
+  return row_shared[base];
+}
+
+// The largest `value` over the lanes of a row.
+fn row_max(value: f32, lane: u32, slot: u32) -> f32 {
+  if (LANES == 1u) {
+    return value;
+  }
+  let base = slot * LANES;
+  workgroupBarrier();
+  row_shared[base + lane] = value;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) {
+      row_shared[base + lane] = max(row_shared[base + lane], row_shared[base + lane + half]);
+    }
+  }
+  workgroupBarrier();
+  return row_shared[base];
+}

@@ -1,0 +1,72 @@
+import { backward, noGrad, track } from "../../core/autograd.ts";
+import { tensor } from "../../core/tensor.ts";
+import { add, mul } from "../../kernels/pointwise/arithmetic.ts";
+import { scale } from "../../kernels/pointwise/scale.ts";
+import { assertEquals, assertThrows } from "../assert.ts";
+import { device } from "../device.ts";
+
+function leaf(...values: number[]) {
+  const t = tensor(device, new Float32Array(values), values.length === 1 ? [] : undefined);
+  t.requiresGrad = true;
+  return t;
+}
+
+Deno.test("backward() follows every path, and adds to the gradient that is there", async () => {
+  const x = leaf(3);
+  const y = add(mul(x, x), mul(x, scale(x, 2))); // 3x²
+  backward(y);
+  assertEquals(await x.grad!.item(), 18);
+  backward(scale(x, 5));
+  assertEquals(await x.grad!.item(), 23);
+});
+
+Deno.test("backward() with a gradient starts from any shape", async () => {
+  const x = leaf(1, 2);
+  backward(mul(x, x), tensor(device, new Float32Array([1, 10])));
+  assertEquals(await x.grad!.read(), new Float32Array([2, 40]));
+});
+
+Deno.test("backward() does not descend where no gradient is wanted", async () => {
+  const x = leaf(2);
+  const constant = tensor(device, new Float32Array([4]), []);
+  const frozen = track("frozen", scale(constant, 1), [constant], () => {
+    throw new Error("asked");
+  });
+  backward(mul(x, frozen));
+  assertEquals(await x.grad!.item(), 4);
+  assertEquals(constant.grad, null);
+});
+
+Deno.test("noGrad() notes nothing, and ends when its body throws", () => {
+  const x = leaf(2);
+  assertEquals(noGrad(() => mul(x, x)).node, null);
+  assertThrows(
+    () =>
+      noGrad(() => {
+        throw new RangeError("stop");
+      }),
+    RangeError,
+    "stop",
+  );
+  assertEquals(mul(x, x).node !== null, true);
+});
+
+Deno.test("backward() refuses what it cannot differentiate", () => {
+  assertThrows(
+    () => backward(mul(leaf(1, 2), leaf(1, 2))),
+    RangeError,
+    "Cannot differentiate a tensor of shape [2]",
+  );
+  const constant = tensor(device, new Float32Array([4]), []);
+  assertThrows(
+    () => backward(constant),
+    TypeError,
+    "does not depend on a tensor with requiresGrad",
+  );
+  const x = leaf(1);
+  assertThrows(
+    () => backward(track("odd", scale(x, 1), [x], () => [])),
+    RangeError,
+    '"odd": its rule gave 0 gradients',
+  );
+});

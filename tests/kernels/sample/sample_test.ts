@@ -1,0 +1,57 @@
+import { tensor } from "../../../core/tensor.ts";
+import { sample } from "../../../kernels/sample/sample.ts";
+import { sampleRef } from "../../../kernels/sample/sample_ref.ts";
+import { assert, assertEquals, assertThrows } from "../../assert.ts";
+import { device, randomNumbers } from "../../device.ts";
+
+Deno.test("sample() takes the likeliest token, the first of equals", async () => {
+  const logits = tensor(device, new Float32Array([1, 9, 9, 0, -5, -2, -2, -7]), [2, 4]);
+  assertEquals(Array.from(await sample(logits).read()), [1, 1]);
+});
+
+Deno.test("sample() draws as the reference does, with topK and topP", async () => {
+  const [rows, classes] = [40, 300];
+  const data = randomNumbers(rows * classes, 1, 2);
+  const logits = tensor(device, data, [rows, classes]);
+  for (
+    const options of [
+      { temperature: 1, topK: 0, topP: 1 },
+      { temperature: 0.7, topK: 5, topP: 1 },
+      { temperature: 1.3, topK: 0, topP: 0.6 },
+      { temperature: 0.9, topK: 50, topP: 0.8 },
+      { temperature: 1, topK: 1, topP: 0.01 },
+    ]
+  ) {
+    const state = tensor(device, new Uint32Array([11, 4]));
+    const drawn = await sample(logits, options, state).read();
+    const expected = Array.from(
+      { length: rows },
+      (_, row) => sampleRef(data.subarray(row * classes, (row + 1) * classes), options, 11, 4, row),
+    );
+    // Two scores may differ by less than float32 shows; one row of 40 is more than that explains.
+    const differing = expected.filter((token, row) => token !== drawn[row]).length;
+    assert(differing === 0, `${differing} rows differ with ${JSON.stringify(options)}`);
+  }
+});
+
+Deno.test("sample() draws with the model's frequencies", async () => {
+  const probabilities = [0.5, 0.3, 0.15, 0.05];
+  const rows = 4000;
+  const row = probabilities.map(Math.log);
+  const data = Float32Array.from({ length: rows * 4 }, (_, i) => row[i % 4]);
+  const state = tensor(device, new Uint32Array([5, 0]));
+  const drawn = await sample(tensor(device, data, [rows, 4]), { temperature: 1 }, state).read();
+  probabilities.forEach((p, token) => {
+    const count = drawn.filter((own: number) => own === token).length;
+    // five standard deviations of a binomial count
+    assert(Math.abs(count - rows * p) < 5 * Math.sqrt(rows * p * (1 - p)), `${token}: ${count}`);
+  });
+});
+
+Deno.test("sample() refuses options that make no sense", () => {
+  const logits = tensor(device, new Float32Array(4), [1, 4]);
+  assertThrows(() => sample(logits, { temperature: -1 }), RangeError, "temperature -1");
+  assertThrows(() => sample(logits, { topK: 1.5 }), RangeError, "top 1.5");
+  assertThrows(() => sample(logits, { topP: 0 }), RangeError, "topP 0");
+  assertThrows(() => sample(logits, { temperature: 1 }), TypeError, "without a state");
+});
