@@ -35,17 +35,24 @@ export function floorFault(from: string, to: string): string | null {
   return other.level > own.level ? `${own.name}/ must not import ${other.name}/` : null;
 }
 
-function resolve(file: string, specifier: string): string {
+/** The project's root, with a slash at its end, as `context.filename` spells it. */
+const ROOT = `${import.meta.dirname!.replaceAll("\\", "/").replace(/[^/]*$/, "")}`;
+
+/** The path inside the project that a specifier names, or null for a package. */
+function resolve(file: string, specifier: string): string | null {
+  if (specifier.startsWith("@nibble/nibble")) {
+    return specifier === "@nibble/nibble" ? "mod.ts" : "cli.ts";
+  }
+  if (!specifier.startsWith(".")) return null;
   return decodeURIComponent(new URL(specifier, `file:///${file}`).pathname.slice(1));
 }
 
-const root = decodeURIComponent(new URL("..", import.meta.url).pathname);
-
-function check(context: Deno.lint.RuleContext, node: Deno.lint.Node, specifier: string): void {
-  if (!specifier.startsWith(".")) return;
-  const from = context.filename.replace(root, "");
-  const fault = floorFault(from, resolve(from, specifier));
-  if (fault) context.report({ node, message: fault });
+function check(context: Deno.lint.RuleContext, node: Deno.lint.Node, specifier: unknown): void {
+  if (typeof specifier !== "string") return;
+  const from = context.filename.replaceAll("\\", "/").replace(ROOT, "");
+  const to = resolve(from, specifier);
+  const message = to && floorFault(from, to);
+  if (message) context.report({ node, message });
 }
 
 const plugin: Deno.lint.Plugin = {
@@ -55,9 +62,9 @@ const plugin: Deno.lint.Plugin = {
       create: (context) => ({
         ImportDeclaration: (node) => check(context, node, node.source.value),
         ExportAllDeclaration: (node) => check(context, node, node.source.value),
-        ExportNamedDeclaration: (node) => {
-          if (node.source) check(context, node, node.source.value);
-        },
+        ExportNamedDeclaration: (node) => check(context, node, node.source?.value),
+        ImportExpression: (node) =>
+          check(context, node, node.source.type === "Literal" && node.source.value),
       }),
     },
   },

@@ -1,4 +1,4 @@
-import { Device, openDevice } from "../../core/device.ts";
+import { type Device, openDevice } from "../../core/device.ts";
 import { driverCommand, installCommand } from "../../core/driver.ts";
 import { kernel } from "../../core/kernel.ts";
 import { empty, tensor, zeros } from "../../core/tensor.ts";
