@@ -27,8 +27,9 @@ export interface DeviceCounters {
   submits: number;
   /** Bind groups made: 0 per step once a step has run before. */
   bindGroups: number;
-  /** Kernels compiled, and the host's time for it in milliseconds. */
+  /** Kernels compiled. */
   pipelines: number;
+  /** The host's time for compiling, in milliseconds. */
   compileMilliseconds: number;
 }
 
@@ -236,7 +237,8 @@ export class Device {
     } finally {
       this.#scopes.length = depth - 1;
       const outer = this.#scopes.at(-1);
-      for (const storage of own) {
+      // Last in, first out: the next step takes the buffers in the order in which this one took them.
+      for (const storage of [...own].reverse()) {
         if (kept.has(storage)) outer?.add(storage);
         else this.free(storage);
       }
