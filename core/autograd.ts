@@ -25,7 +25,9 @@ export interface Node {
   readonly id: number;
   /** The op's name, for errors. */
   readonly label: string;
+  /** What it was computed from. */
   readonly inputs: readonly Tensor[];
+  /** Gives the inputs' gradients. */
   readonly rule: BackwardRule;
 }
 

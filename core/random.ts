@@ -49,6 +49,8 @@ export class Random {
   position = 0;
 
   /**
+   * Starts a stream at its first word.
+   *
    * @param seed a whole number; the same seed gives the same stream everywhere
    * @param stream which of the seed's streams, a whole number
    */
