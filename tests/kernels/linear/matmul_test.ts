@@ -41,6 +41,8 @@ function operands(layout: Layout, m: number, n: number, k: number) {
 
 const SIZES = [[1, 4, 4], [3, 8, 12], [17, 20, 36], [64, 64, 32], [70, 132, 100], [130, 24, 8]];
 
+// Time here is compilation, not arithmetic: sizes are free, but every tile kernel takes half a second on two cores. So `add` and the
+// layout are paired, differently in the two tests, and not crossed.
 Deno.test("matmul() matches the reference in every variant and layout, with edges", async () => {
   for (const layout of ["nn", "nt", "tn", "tt"] as const) {
     for (const [m, n, k] of SIZES) {
@@ -49,7 +51,7 @@ Deno.test("matmul() matches the reference in every variant and layout, with edge
         for (const variant of ["any", "texels", "tiles"] as const) {
           const p = product(add);
           if (variant === "texels" && !fitsTexels(p)) continue;
-          if (variant === "tiles" && !fitsTiles(p)) continue;
+          if (variant === "tiles" && (!fitsTiles(p) || add !== (layout === "nt"))) continue;
           runProduct(p, variant);
           const what = `${variant} ${layout} ${m}x${n}x${k}${add ? " + add" : ""}`;
           assertRelativeError(await p.out.read(), expected(add), 1e-6, what);
@@ -62,19 +64,21 @@ Deno.test("matmul() matches the reference in every variant and layout, with edge
 Deno.test("matmul() matches the reference with every tile shape that a GPU uses", async () => {
   const shapes: TileShape[] = [
     { rows: 128, columns: 128, depth: 16, threadRows: 8, threadColumns: 8 },
-    { rows: 128, columns: 128, depth: 8, threadRows: 8, threadColumns: 8 },
     { rows: 64, columns: 64, depth: 16, threadRows: 4, threadColumns: 4 },
     { rows: 16, columns: 64, depth: 16, threadRows: 4, threadColumns: 4 },
   ];
-  for (const layout of ["nn", "nt", "tn"] as const) {
-    for (const shape of shapes) {
-      for (const [m, n, k] of [[140, 136, 40], [128, 128, 64]]) {
-        const { product, expected } = operands(layout, m, n, k);
-        const p = product(true);
-        tileMatmul(p, undefined, undefined, shape);
-        const what = `${layout} ${Object.values(shape)} ${m}x${n}x${k}`;
-        assertRelativeError(await p.out.read(), expected(true), 1e-6, what);
-      }
+  // With edges and a ragged K, and with neither; turn by turn.
+  const sizes = [[140, 136, 40], [128, 128, 64]];
+  let turn = 0;
+  for (const shape of shapes) {
+    for (const layout of ["nn", "nt", "tn"] as const) {
+      const [m, n, k] = sizes[turn++ % 2];
+      const { product, expected } = operands(layout, m, n, k);
+      const add = layout !== "nt";
+      const p = product(add);
+      tileMatmul(p, undefined, undefined, shape);
+      const what = `${layout} ${Object.values(shape)} ${m}x${n}x${k}`;
+      assertRelativeError(await p.out.read(), expected(add), 1e-6, what);
     }
   }
 });
