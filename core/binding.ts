@@ -11,14 +11,19 @@ import type { Mirrors, TexelKind } from "./texels.ts";
 
 /** A tensor that the kernel reads as texels (software adapters). */
 export interface Texels {
+  /** Tells bindings apart. */
   readonly kind: "texels";
+  /** What is read. */
   readonly tensor: Tensor;
+  /** How the kernel declares it. */
   readonly format: TexelKind;
 }
 
 /** Small numbers that the kernel reads from a uniform buffer: lengths, scales. Words of 32 bits. */
 export interface Uniform {
+  /** Tells bindings apart. */
   readonly kind: "uniform";
+  /** Unsigned words of 32 bits, in the order of the WGSL struct. */
   readonly words: readonly number[];
 }
 

@@ -39,7 +39,7 @@ export class Recorder {
   /** The recorded work. */
   readonly entries: Entry[] = [];
   /** Tensors whose `grad` the recording has set. */
-  readonly leaves = new Set<Tensor>();
+  readonly leaves: Set<Tensor> = new Set();
   readonly #owned: Storage[] = [];
 
   /** Appends work. */

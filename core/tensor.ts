@@ -63,7 +63,7 @@ export class Tensor {
   readonly shape: readonly number[];
   /** What it holds. */
   readonly dtype: DType;
-  /** The memory it lies in. A flat parameter buffer moves its tensors here (see `FlatParameters`). */
+  /** @ignore The memory it lies in. A flat parameter buffer moves its tensors here (see `FlatParameters`). */
   storage: Storage;
   /** Where it begins in `storage`, in bytes. */
   offset: number;

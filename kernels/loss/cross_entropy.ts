@@ -19,7 +19,7 @@ const mean = kernel("cross_entropy_mean", ROWS_WGSL + meanCode);
 const backward = kernel("cross_entropy_backward", backwardCode);
 
 /** The target of a row that does not count, as in PyTorch. */
-export const IGNORE = -100;
+export const IGNORE: number = -100;
 
 /** How `crossEntropy` averages. */
 export interface CrossEntropyOptions {

@@ -18,8 +18,9 @@ export const ADAMW_BLOCK = 64;
 export interface AdamWBuffers {
   /** f32 [size]: the weights, changed in place. */
   readonly weights: Tensor;
-  /** f32 [size]: running means of the gradient and of its square, changed in place. */
+  /** f32 [size]: a running mean of the gradient, changed in place. */
   readonly first: Tensor;
+  /** f32 [size]: a running mean of the gradient's square, changed in place. */
   readonly second: Tensor;
   /** f32 [size]. */
   readonly grad: Tensor;

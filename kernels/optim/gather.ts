@@ -10,6 +10,7 @@ import { unroll } from "../linear/unroll.ts";
 
 /** A gradient, and where its elements go. */
 export interface FlatPart {
+  /** f32 of any shape; its elements in row-major order. */
   readonly grad: Tensor;
   /** The index of its first element in the flat buffer. */
   readonly at: number;

@@ -11,8 +11,11 @@ export const NESTED_BLOCK = 256;
 
 /** Double-quantized scales: scale i is `map[codes[i]] · nestedAbsmax[i / 256] + offset`. */
 export interface NestedScales {
+  /** [scales]: the index in `map` of each scale. */
   readonly codes: Uint8Array;
+  /** [⌈scales / 256⌉]: the largest magnitude of each 256 scales, once the offset is taken off. */
   readonly nestedAbsmax: Float32Array;
+  /** The mean of all scales. */
   readonly offset: number;
   /** The 256 values of the codes; a checkpoint brings its own. */
   readonly map: Float32Array;
