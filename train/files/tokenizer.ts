@@ -1,0 +1,174 @@
+/**
+ * Tokenizers as Hugging Face stores them (tokenizer.json with tokenizer_config.json), over npm's `@huggingface/tokenizers`.
+ *
+ * @module
+ */
+import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { readJsonOf } from "./input.ts";
+import { writeWhole } from "./output.ts";
+
+type Json = Record<string, unknown>;
+
+/** Where the special tokens are named, besides tokenizer.json itself. */
+export interface TokenizerConfigs {
+  /** tokenizer_config.json: `bos_token`, `eos_token`, `pad_token` by name. */
+  readonly config?: Json;
+  /** The model's config.json: `bos_token_id` and so on, for what the first does not mention. */
+  readonly modelConfig?: Json;
+}
+
+/**
+ * Turns text into token ids and back.
+ *
+ * @example
+ * ```ts
+ * import { Tokenizer, trainBpe } from "@nibble/nibble";
+ *
+ * const json = trainBpe(["a cat, a bat"], { vocabSize: 262, specialTokens: ["<end>"] });
+ * const tokenizer = new Tokenizer(json, { config: { eos_token: "<end>" } });
+ * const ids = tokenizer.encode("a cat");
+ * console.log(ids.length, tokenizer.decode(ids), tokenizer.eosId); // 3 a cat 0
+ * ```
+ */
+export class Tokenizer {
+  /** The content of tokenizer.json. */
+  readonly json: Json;
+  /** The content of tokenizer_config.json; empty where there is none. */
+  readonly config: Json;
+  /** The largest id plus one. A model's embedding may be longer. */
+  readonly vocabSize: number;
+  /** The token that begins a text, or null. Whether texts get it by themselves is `addsBos`. */
+  readonly bosId: number | null;
+  /** The token that ends a text or an answer, or null. */
+  readonly eosId: number | null;
+  /** The token for empty places, or null. */
+  readonly padId: number | null;
+  /** Whether `encodeWithSpecials` puts `bosId` first: so were the texts that the model learnt from. */
+  readonly addsBos: boolean;
+  readonly #inner: HubTokenizer;
+  readonly #known: ReadonlySet<number>;
+
+  /**
+   * Takes the parsed content of tokenizer.json and of the files beside it.
+   *
+   * @throws {SyntaxError} if the content is not a tokenizer.
+   */
+  constructor(json: Json, { config = {}, modelConfig = {} }: TokenizerConfigs = {}) {
+    this.json = json;
+    this.config = config;
+    try {
+      this.#inner = new HubTokenizer(json, config);
+    } catch (error) {
+      throw new SyntaxError(
+        `Cannot use this tokenizer: ${
+          (error as Error).message
+        }; wanted the content of a Hugging Face tokenizer.json`,
+      );
+    }
+    this.#known = new Set(this.#inner.get_vocab().values());
+    let largest = -1;
+    for (const id of this.#known) if (id > largest) largest = id;
+    this.vocabSize = largest + 1;
+    this.bosId = this.#special("bos", modelConfig);
+    this.eosId = this.#special("eos", modelConfig);
+    this.padId = this.#special("pad", modelConfig);
+    this.addsBos = this.bosId !== null && this.encodeWithSpecials("a")[0] === this.bosId;
+  }
+
+  #special(kind: "bos" | "eos" | "pad", modelConfig: Json): number | null {
+    const named = this.config[`${kind}_token`];
+    if (named === null) return null; // said to have none, as Qwen's for "bos", whatever the model says
+    const text = typeof named === "object" ? (named as { content?: unknown }).content : named;
+    if (typeof text === "string") return this.#inner.token_to_id(text) ?? null;
+    const ids = modelConfig[`${kind}_token_id`];
+    const id = Array.isArray(ids) ? ids[0] : ids;
+    return typeof id === "number" ? id : null;
+  }
+
+  /** The ids of a text, i32 [tokens], without special tokens around it. Special tokens spelt in the text count as such. */
+  encode(text: string): Int32Array<ArrayBuffer> {
+    return Int32Array.from(this.#inner.encode(text, { add_special_tokens: false }).ids);
+  }
+
+  /** The ids of a text, i32 [tokens], with the special tokens that the tokenizer's post-processor puts around it. */
+  encodeWithSpecials(text: string): Int32Array<ArrayBuffer> {
+    return Int32Array.from(this.#inner.encode(text, { add_special_tokens: true }).ids);
+  }
+
+  /** The text of token ids, without special tokens. Ids that no token has (a model's spare rows) give nothing. */
+  decode(ids: ArrayLike<number>): string {
+    const own = Array.from(ids).filter((id) => this.#known.has(id));
+    if (own.length === 0) return "";
+    return this.#inner.decode(own, {
+      skip_special_tokens: true,
+      clean_up_tokenization_spaces: false,
+    });
+  }
+
+  /** The id of a token by its own text, as "<|endoftext|>", or null. */
+  idOf(token: string): number | null {
+    return this.#inner.token_to_id(token) ?? null;
+  }
+
+  /** The token with this id, in the tokenizer's own spelling ("Ġcat" for " cat"), or null. */
+  tokenOf(id: number): string | null {
+    return this.#inner.id_to_token(id) ?? null;
+  }
+}
+
+async function readIfThere(path: string, what: string): Promise<Json | undefined> {
+  try {
+    await Deno.stat(path);
+  } catch {
+    return undefined;
+  }
+  return await readJsonOf(path, what);
+}
+
+/**
+ * Loads the tokenizer of a model folder: tokenizer.json, and where there are tokenizer_config.json, special_tokens_map.json
+ * and config.json, the special tokens they name.
+ *
+ * @throws {Error} if tokenizer.json is missing.
+ * @throws {SyntaxError} if a file is not as it should be.
+ *
+ * @example
+ * ```ts
+ * import { loadTokenizer, saveTokenizer, Tokenizer, trainBpe } from "@nibble/nibble";
+ *
+ * const folder = await Deno.makeTempDir();
+ * await saveTokenizer(new Tokenizer(trainBpe(["a cat"], { vocabSize: 256 })), folder);
+ * console.log((await loadTokenizer(folder)).encode("cat").length); // 3
+ * ```
+ */
+export async function loadTokenizer(folder: string): Promise<Tokenizer> {
+  const path = `${folder}/tokenizer.json`;
+  const json = await readJsonOf(path, "the tokenizer");
+  const own = await readIfThere(`${folder}/tokenizer_config.json`, "the tokenizer's configuration");
+  const map = await readIfThere(`${folder}/special_tokens_map.json`, "the special tokens");
+  const modelConfig = await readIfThere(`${folder}/config.json`, "the model's configuration");
+  try {
+    return new Tokenizer(json, { config: { ...map, ...own }, modelConfig });
+  } catch (error) {
+    throw new SyntaxError(`Cannot read the tokenizer "${path}": ${(error as Error).message}`);
+  }
+}
+
+/**
+ * Writes tokenizer.json and tokenizer_config.json into a folder.
+ *
+ * @throws {Error} if they cannot be written.
+ *
+ * @example
+ * ```ts
+ * import { saveTokenizer, Tokenizer, trainBpe } from "@nibble/nibble";
+ *
+ * const folder = await Deno.makeTempDir();
+ * await saveTokenizer(new Tokenizer(trainBpe(["a cat"], { vocabSize: 256 })), folder);
+ * ```
+ */
+export async function saveTokenizer(tokenizer: Tokenizer, folder: string): Promise<void> {
+  await writeWhole(`${folder}/tokenizer.json`, `${JSON.stringify(tokenizer.json, null, 1)}\n`);
+  const config = `${JSON.stringify(tokenizer.config, null, 2)}\n`;
+  await writeWhole(`${folder}/tokenizer_config.json`, config);
+}
