@@ -1,0 +1,137 @@
+/**
+ * From what was given on the command line and in a config file to checked options: flags override the file, the file overrides
+ * the defaults.
+ *
+ * @module
+ */
+import type { z } from "zod";
+import { type OptionInfo, readText, SHARED_FLAGS } from "./options.ts";
+import { didYouMean } from "./suggest.ts";
+
+/** Reads a config file and checks its keys. `$schema`, which editors look for, is left out of the answer. */
+export function readConfig(
+  path: string,
+  options: readonly OptionInfo[],
+): Record<string, unknown> {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    const found = error instanceof Deno.errors.NotFound
+      ? "there is no such file"
+      : error instanceof Deno.errors.IsADirectory
+      ? "it is a folder, wanted a JSON file"
+      : (error as Error).message;
+    throw new TypeError(`Cannot read config file ${path}: ${found}`);
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text.replace(/^\uFEFF/, ""));
+  } catch (error) {
+    throw new SyntaxError(
+      `Cannot read config file ${path}: it is not valid JSON (${(error as Error).message})`,
+    );
+  }
+  if (value === null || typeof value !== "object" || Array.isArray(value)) {
+    throw new TypeError(
+      `Cannot read config file ${path}: found ${show(value)}, wanted an object of options`,
+    );
+  }
+  const { $schema: _, ...config } = value as Record<string, unknown>;
+  const keys = options.map(({ key }) => key);
+  const unknown = Object.keys(config).filter((key) => !keys.includes(key));
+  if (unknown.length > 0) {
+    throw new TypeError(
+      unknown.map((key) =>
+        `Cannot read config file ${path}: unknown key "${key}"` +
+        didYouMean(key, keys, `. It knows ${keys.join(", ")}`)
+      ).join("\n"),
+    );
+  }
+  return config;
+}
+
+/** The values of flags and positional arguments, each from its text. */
+export function readFlags(
+  given: Readonly<Record<string, unknown>>,
+  options: readonly OptionInfo[],
+): Record<string, unknown> {
+  const flags = new Set([...options.map(({ flag }) => flag), ...SHARED_FLAGS]);
+  const values: Record<string, unknown> = {};
+  for (const option of options) {
+    const text = given[option.key];
+    if (text === undefined) continue;
+    // Commander takes whatever follows as the value: a flag there means that the value was forgotten.
+    if (typeof text === "string" && flags.has(text.split("=")[0])) {
+      throw new TypeError(
+        `Cannot read option ${option.flag}: found the flag ${text} in place of its value, ` +
+          `wanted ${option.wanted}`,
+      );
+    }
+    values[option.key] = typeof text === "string" ? readText(option, text) : text;
+  }
+  return values;
+}
+
+/** What `checkValues` needs to say where a wrong value came from. */
+export interface ValueSources {
+  /** What is being run, `nibble train`. */
+  readonly name: string;
+  /** The texts of flags and positional arguments, by key. */
+  readonly given: Readonly<Record<string, unknown>>;
+  /** The config file's path and values, if there is one. */
+  readonly configPath?: string;
+  readonly config?: Readonly<Record<string, unknown>>;
+  /** Keys that stand on the command line without a flag. */
+  readonly positionals: readonly string[];
+}
+
+/** Merges flags over config over defaults, and checks the result. */
+export function checkValues<S extends z.ZodObject>(
+  schema: S,
+  options: readonly OptionInfo[],
+  sources: ValueSources,
+): z.output<S> {
+  const flags = readFlags(sources.given, options);
+  const result = schema.safeParse({ ...sources.config, ...flags });
+  if (result.success) return result.data;
+  const messages = new Set<string>();
+  let wrongType = false;
+  for (const issue of result.error.issues) {
+    wrongType ||= issue.code === "invalid_type";
+    messages.add(word(issue, options, sources));
+  }
+  const text = [...messages].join("\n");
+  throw wrongType ? new TypeError(text) : new RangeError(text);
+}
+
+type Issue = z.core.$ZodIssue;
+
+/** One wrong value in words: where it stands, what was found, what was wanted. */
+function word(issue: Issue, options: readonly OptionInfo[], sources: ValueSources): string {
+  const option = options.find(({ key }) => key === issue.path[0]);
+  if (!option) return `Cannot run ${sources.name}: ${issue.message}`;
+  const { key, flag, wanted } = option;
+  const fromFlag = sources.given[key] !== undefined;
+  const fromFile = !fromFlag && sources.config !== undefined && key in sources.config;
+  const positional = sources.positionals.includes(key);
+  const label = positional ? option.placeholder : flag;
+  if (!fromFlag && !fromFile && issue.code === "invalid_type") {
+    const what = option.description === "" ? wanted : option.description;
+    return `Cannot run ${sources.name}: ${label} is missing (${what})`;
+  }
+  const start = fromFile
+    ? `Cannot read "${key}" in ${sources.configPath}`
+    : `Cannot read ${positional ? "argument" : "option"} ${label}`;
+  // A check that a command adds itself says in its message what it wants.
+  if (issue.code === "custom") return `${start}: ${issue.message}`;
+  const found = fromFlag ? sources.given[key] : sources.config?.[key];
+  return `${start}: found ${show(found)}, wanted ${
+    wanted === "a text" && found === "" ? "a text that is not empty" : wanted
+  }`;
+}
+
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
