@@ -1,0 +1,22 @@
+/**
+ * The commands by name. Each module is loaded only when its command runs, so that `nibble --help` is quick.
+ *
+ * @module
+ */
+import type { Command } from "./command.ts";
+
+/** A command before its module is loaded. The summary stands here too, because the list of commands shows it. */
+export interface CommandEntry {
+  readonly name: string;
+  readonly summary: string;
+  readonly load: () => Promise<{ default: Command }>;
+}
+
+/** Every command, in the order of `nibble --help`. */
+export const COMMANDS: readonly CommandEntry[] = [
+  {
+    name: "inspect",
+    summary: "List a model's tensors, dtypes and sizes, and an adapter's trainable share",
+    load: () => import("./inspect.ts"),
+  },
+];

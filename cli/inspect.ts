@@ -1,0 +1,179 @@
+/** `nibble inspect`: what a safetensors file or a model folder holds. */
+import { z } from "zod";
+import {
+  openCheckpoint,
+  SafetensorsFile,
+  type TensorEntry,
+  type TensorSource,
+} from "../train/files/safetensors.ts";
+import { showShape, sizeOf } from "../core/shape.ts";
+import { type Command, defineCommand } from "./command.ts";
+import { jsonSwitch } from "./options.ts";
+import { bytes, count, percent, printJson, printLine, table } from "./print.ts";
+
+/** What all tensors of one dtype take together. */
+interface Total {
+  tensors: number;
+  elements: number;
+  bytes: number;
+}
+
+interface InspectedTensor {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly bytes: number;
+}
+
+/** What inspect says about a source of tensors. */
+interface Inventory {
+  readonly path: string;
+  readonly tensors: readonly InspectedTensor[];
+  readonly totals: Readonly<Record<string, Total>>;
+  /** The model's numbers, however they are packed; scales and code tables are none. */
+  readonly parameters: number;
+  readonly bytes: number;
+}
+
+const PACKED = ".quant_state.bitsandbytes__";
+
+/** What bitsandbytes stores beside a quantized weight (its `QuantState.as_dict`, and `SCB` of LLM.int8). */
+const SIDE_DATA = /\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format)$/;
+
+/** Opens a safetensors file, a model folder, or a PEFT adapter folder. */
+async function openTensors(path: string): Promise<TensorSource> {
+  let isFolder: boolean;
+  try {
+    isFolder = (await Deno.stat(path)).isDirectory;
+  } catch (error) {
+    const found = error instanceof Deno.errors.NotFound
+      ? "there is no such file or folder"
+      : (error as Error).message;
+    throw new Error(
+      `Cannot inspect ${path}: ${found}; wanted a safetensors file or a model folder`,
+    );
+  }
+  if (!isFolder) return await SafetensorsFile.open(path);
+  const names = new Set(Array.from(Deno.readDirSync(path), (entry) => entry.name));
+  const isModel = names.has("model.safetensors") || names.has("model.safetensors.index.json");
+  const adapter = "adapter_model.safetensors";
+  if (!isModel && names.has(adapter)) return await SafetensorsFile.open(`${path}/${adapter}`);
+  return await openCheckpoint(path);
+}
+
+/** How many numbers of the model a tensor holds. */
+async function parametersOf(
+  name: string,
+  { shape }: TensorEntry,
+  source: TensorSource,
+  packed: ReadonlySet<string>,
+): Promise<number> {
+  if (SIDE_DATA.test(name) || packed.has(name)) return 0;
+  if (!name.includes(PACKED)) return sizeOf(shape);
+  try {
+    const state = JSON.parse(new TextDecoder().decode(await source.read(name)));
+    return z.object({ shape: z.array(z.int().min(0)) }).parse(state).shape
+      .reduce((size, length) => size * length, 1);
+  } catch (error) {
+    throw new SyntaxError(
+      `Cannot read the quantization state "${name}": wanted JSON with the weight's shape`,
+      { cause: error },
+    );
+  }
+}
+
+async function takeInventory(path: string): Promise<Inventory> {
+  using source = await openTensors(path);
+  // A weight whose state is there too: its bytes hold two numbers each, and the state knows how many they are.
+  const packed = new Set<string>();
+  for (const name of source.entries.keys()) {
+    if (name.includes(PACKED)) packed.add(name.slice(0, name.indexOf(PACKED)));
+  }
+  const totals: Record<string, Total> = {};
+  const tensors: InspectedTensor[] = [];
+  let [parameters, all] = [0, 0];
+  for (const [name, entry] of source.entries) {
+    const { dtype, shape } = entry;
+    const size = entry.end - entry.begin;
+    const total = totals[dtype] ??= { tensors: 0, elements: 0, bytes: 0 };
+    total.tensors++;
+    total.elements += sizeOf(shape);
+    total.bytes += size;
+    parameters += await parametersOf(name, entry, source, packed);
+    all += size;
+    tensors.push({ name, dtype, shape, bytes: size });
+  }
+  return { path, tensors, totals, parameters, bytes: all };
+}
+
+function printInventory({ path, tensors, totals, parameters, bytes: all }: Inventory): void {
+  // A file may carry any name; control characters would move the terminal's cursor.
+  const clean = (name: string) => name.replace(/\p{Cc}/gu, "\u{fffd}");
+  printLine(table(
+    ["tensor", "dtype", "shape", "size"],
+    tensors.map((tensor) => [
+      clean(tensor.name),
+      tensor.dtype,
+      showShape(tensor.shape),
+      bytes(tensor.bytes),
+    ]),
+    { right: [3] },
+  ));
+  printLine();
+  const rows = Object.entries(totals).map(([dtype, total]) => [
+    dtype,
+    total.tensors,
+    count(total.elements),
+    bytes(total.bytes),
+    percent(all === 0 ? 0 : total.bytes / all),
+  ]);
+  const head = ["dtype", "tensors", "elements", "size", "share of bytes"];
+  printLine(table(head, rows, { right: [2, 3, 4] }));
+  printLine();
+  printLine(
+    `${path}: ${tensors.length} tensors, ${grouped(parameters)} parameters, ${bytes(all)}`,
+  );
+}
+
+/** `1234567` as `1,234,567`. */
+function grouped(value: number): string {
+  return value.toLocaleString("en-US");
+}
+
+const inspect: Command = defineCommand({
+  name: "inspect",
+  summary: "List a model's tensors, dtypes and sizes, and an adapter's trainable share",
+  examples: [
+    ["nibble inspect ./SmolLM2-135M", "every tensor of a model folder"],
+    ["nibble inspect ./SmolLM2-135M --adapter ./my-adapter", "and what share of it was trained"],
+    ["nibble inspect model.safetensors --json", "for machines"],
+  ],
+  positionals: ["path"],
+  options: z.strictObject({
+    path: z.string().min(1).meta({
+      description: "a model folder, an adapter folder, or a safetensors file",
+      placeholder: "PATH",
+    }),
+    adapter: z.string().min(1).optional().meta({
+      description: "a PEFT adapter folder or file: shows its share of the model's parameters",
+      placeholder: "PATH",
+    }),
+    json: jsonSwitch(),
+  }),
+  async run({ path, adapter, json }) {
+    const model = await takeInventory(path);
+    const own = adapter === undefined ? null : await takeInventory(adapter);
+    const share = own && model.parameters > 0 ? own.parameters / model.parameters : 0;
+    if (json) return printJson(own ? { ...model, adapter: { ...own, share } } : model);
+    printInventory(model);
+    if (!own) return;
+    printLine();
+    printInventory(own);
+    printLine();
+    printLine(
+      `Trainable: ${grouped(own.parameters)} of ${grouped(model.parameters)} parameters, ` +
+        percent(share),
+    );
+  },
+});
+export default inspect;

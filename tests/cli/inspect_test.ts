@@ -1,0 +1,93 @@
+import { type TensorData, writeSafetensors } from "../../train/files/safetensors.ts";
+import { assert, assertEquals } from "../assert.ts";
+import { nibble } from "./spawn.ts";
+
+const floats = (...shape: number[]) => {
+  const data = new Float32Array(shape.reduce((size, length) => size * length, 1));
+  return { dtype: "F32", shape, data };
+};
+
+async function withModel(body: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    const state = new TextEncoder().encode(JSON.stringify({ quant_type: "nf4", shape: [8, 16] }));
+    await writeSafetensors(
+      `${folder}/model.safetensors`,
+      new Map<string, TensorData>([
+        ["embed.weight", floats(10, 4)],
+        ["norm.weight", { dtype: "BF16", shape: [4], data: new Uint16Array(4) }],
+        ["up.weight", { dtype: "U8", shape: [64, 1], data: new Uint8Array(64) }],
+        ["up.weight.absmax", floats(2)],
+        ["up.weight.quant_map", floats(16)],
+        ["up.weight.quant_state.bitsandbytes__nf4", {
+          dtype: "U8",
+          shape: [state.length],
+          data: state,
+        }],
+        ["bad\x1b[2Jname", floats(0)],
+      ]),
+    );
+    await Deno.mkdir(`${folder}/adapter`);
+    await writeSafetensors(
+      `${folder}/adapter/adapter_model.safetensors`,
+      new Map([["up.lora_A.weight", floats(1, 16)], ["up.lora_B.weight", floats(8, 1)]]),
+    );
+    await body(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("nibble inspect lists tensors, totals, and the trainable share", () =>
+  withModel(async (folder) => {
+    const { code, stdout, stderr } = await nibble(
+      "inspect",
+      folder,
+      "--adapter",
+      `${folder}/adapter`,
+    );
+    assertEquals([code, stderr], [0, ""]);
+    for (
+      const line of [
+        /^embed\.weight +F32 +\[10,4\] +160 B$/m,
+        /^norm\.weight +BF16 +\[4\] +8 B$/m,
+        /^BF16 +1 +4 +8 B/m,
+        /: 7 tensors, 172 parameters, /,
+        /^Trainable: 24 of 172 parameters, 14\.0 %$/m,
+      ]
+    ) assert(line.test(stdout), `${line} in\n${stdout}`);
+    assert(!stdout.includes("\x1b"), "control characters of a name reach the terminal");
+  }));
+
+Deno.test("nibble inspect --json prints one object", () =>
+  withModel(async (folder) => {
+    const { code, stdout } = await nibble(
+      "inspect",
+      folder,
+      "--json",
+      "--adapter",
+      `${folder}/adapter`,
+    );
+    assertEquals(code, 0);
+    const found = JSON.parse(stdout);
+    assertEquals(found.parameters, 172);
+    assertEquals(found.totals.F32, { tensors: 4, elements: 58, bytes: 232 });
+    assertEquals([found.adapter.parameters, found.adapter.share], [24, 24 / 172]);
+    assertEquals(found.tensors.find(({ name }: { name: string }) => name === "norm.weight"), {
+      name: "norm.weight",
+      dtype: "BF16",
+      shape: [4],
+      bytes: 8,
+    });
+  }));
+
+Deno.test("nibble inspect says what is wrong with its file, in one line", () =>
+  withModel(async (folder) => {
+    await Deno.writeFile(`${folder}/short.safetensors`, new Uint8Array(3));
+    await Deno.mkdir(`${folder}/empty`);
+    for (const name of ["short.safetensors", "empty", "missing"]) {
+      const { code, stdout, stderr } = await nibble("inspect", `${folder}/${name}`);
+      assertEquals([code, stdout], [1, ""]);
+      assert(/^error: Cannot .*\n$/.test(stderr), stderr);
+    }
+  }));

@@ -1,0 +1,33 @@
+/** Runs the command line as a user does: in its own process, piped. */
+
+/** What a command left behind. */
+export interface Outcome {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const ROOT = new URL("../..", import.meta.url);
+
+/** Runs `nibble` with these arguments and waits for its end. */
+export async function nibble(...args: string[]): Promise<Outcome> {
+  const { code, stdout, stderr } = await spawnNibble(args, { NO_COLOR: "1" }).output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+/** Starts a script of this repository in a process of its own, `cli.ts` if none is named. */
+export function spawnNibble(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  script = "cli.ts",
+): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", "--no-check", script, ...args],
+    cwd: ROOT,
+    env,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
