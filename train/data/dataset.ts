@@ -8,13 +8,17 @@ import type { Tokenizer } from "../files/tokenizer.ts";
 
 /** One row of a fine-tuning set: the model is given `prompt` and learns `answer`. */
 export interface Example {
+  /** What the model is given. */
   readonly prompt: string;
+  /** What it learns to go on with; where the prompt ends in a word, it begins with a space. */
   readonly answer: string;
 }
 
-/** Tokens of one text, i32 [tokens], and at each place the token that should follow, or −100 where the loss does not look. */
+/** The tokens of one text and what should follow each, both i32 [tokens]. */
 export interface Sequence {
+  /** The tokens that the model sees. */
   readonly ids: Int32Array<ArrayBuffer>;
+  /** At each place the token that should follow (shifted already), or −100 where the loss does not look. */
   readonly labels: Int32Array<ArrayBuffer>;
 }
 

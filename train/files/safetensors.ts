@@ -31,10 +31,13 @@ export interface TensorSource extends Disposable {
   close(): void;
 }
 
-/** A tensor to write; `data` is little-endian, row-major and as long as dtype and shape say. */
+/** A tensor to write. */
 export interface TensorData {
+  /** As the format spells it: "F32", "BF16", "U8". */
   readonly dtype: string;
+  /** Lengths of the axes; empty for a scalar. */
   readonly shape: readonly number[];
+  /** Little-endian, row-major and as long as dtype and shape say. */
   readonly data: ArrayBufferView;
 }
 

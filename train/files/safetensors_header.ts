@@ -7,9 +7,13 @@ import { showShape, sizeOf } from "../../core/shape.ts";
 
 /** Where a tensor lies: `begin` and `end` are bytes after the header, as in the file. */
 export interface TensorEntry {
+  /** As the format spells it: "F32", "BF16", "U8". */
   readonly dtype: string;
+  /** Lengths of the axes; empty for a scalar. */
   readonly shape: readonly number[];
+  /** First byte. */
   readonly begin: number;
+  /** One past the last byte. */
   readonly end: number;
 }
 
@@ -55,10 +59,13 @@ export function known(): string {
   return DTYPES.join(", ");
 }
 
-/** What the header of a file says; `start` is the byte where the data begin. */
+/** What the header of a file says. */
 export interface Header {
+  /** Tensors by name. */
   readonly entries: ReadonlyMap<string, TensorEntry>;
+  /** The `__metadata__`; empty where there is none. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** The byte of the file where the data begin. */
   readonly start: number;
 }
 
