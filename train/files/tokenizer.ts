@@ -7,7 +7,8 @@ import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { readJsonOf } from "./input.ts";
 import { writeWhole } from "./output.ts";
 
-type Json = Record<string, unknown>;
+/** A JSON object. */
+export type Json = Record<string, unknown>;
 
 /** Where the special tokens are named, besides tokenizer.json itself. */
 export interface TokenizerConfigs {
