@@ -8,6 +8,7 @@ import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType, checkIsShape, sameShape, showShape, sizeOf } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
+import { fitsGemv, gemv } from "./gemv.ts";
 import anyCode from "./matmul_any.wgsl" with { type: "text" };
 import { type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
 import { fitsTexels, texelMatmul } from "./texel_tile.ts";
@@ -28,16 +29,23 @@ export interface MatmulOptions {
 }
 
 /** Which kernel takes a product; tests and benches choose, users do not. */
-export type MatmulVariant = "any" | "texels" | "tiles";
+export type MatmulVariant = "any" | "gemv" | "texels" | "tiles";
 
 /** The variant for this product on this device. */
 export function chooseVariant(product: Product): MatmulVariant {
-  if (product.out.device.adapter.type === "software") return fitsTexels(product) ? "texels" : "any";
+  const few = fitsGemv(product);
+  if (product.out.device.adapter.type === "software") {
+    // The texel tiles have one row or a multiple of four; where these waste nothing, they are as fast as gemv.
+    if (few && (product.m % 4 !== 0 || !fitsTexels(product))) return "gemv";
+    return fitsTexels(product) ? "texels" : "any";
+  }
+  if (few) return "gemv";
   return fitsTiles(product) ? "tiles" : "any";
 }
 
 /** Queues a product with a given variant. */
 export function runProduct(product: Product, variant: MatmulVariant): void {
+  if (variant === "gemv") return gemv(product);
   if (variant === "texels") return texelMatmul(product);
   if (variant === "tiles") return tileMatmul(product);
   const { a, b, add, out, layout } = product;
