@@ -1,0 +1,124 @@
+/**
+ * Cases of the attention family.
+ *
+ * @module
+ */
+import { attention } from "../../kernels/attention/attention.ts";
+import { attentionRef } from "../../kernels/attention/attention_ref.ts";
+import { rope } from "../../kernels/attention/rope.ts";
+import { ropeRef } from "../../kernels/attention/rope_ref.ts";
+import { backwardOf, type Inputs, type KernelCase, type Sizes } from "../case.ts";
+
+/** 0, 1, …, length − 1 for each sequence of a batch. */
+function positionsOf(batch: number, length: number, first = 0): Int32Array {
+  return Int32Array.from({ length: batch * length }, (_, i) => first + i % length);
+}
+
+const SIZES = {
+  tiny: { batch: 2, length: 20, heads: 4, kvHeads: 2, D: 32 },
+  software: [{ batch: 1, length: 128, heads: 9, kvHeads: 3, D: 64 }],
+  gpu: [
+    { batch: 4, length: 1024, heads: 32, kvHeads: 8, D: 64 },
+    { batch: 2, length: 2048, heads: 32, kvHeads: 8, D: 128 },
+  ],
+};
+
+/** Scores and weighted sum of the causal half. */
+const forwardFlops = ({ batch, length, heads, D }: Sizes) => 2 * batch * heads * length ** 2 * D;
+
+function operands(inputs: Inputs, { batch, length, heads, kvHeads, D }: Sizes) {
+  const [q, k, v] = [heads, kvHeads, kvHeads].map((count) =>
+    inputs.floats([batch, length, count, D])
+  );
+  const order = positionsOf(batch, length);
+  const positions = inputs.data(order, [batch, length]);
+  const dims = { batch, queries: length, keys: length, heads, kvHeads, size: D };
+  const reference = ([q, k, v]: ArrayLike<number>[]) => attentionRef(q, k, v, order, dims);
+  return { q, k, v, positions, reference };
+}
+
+const forward: KernelCase = {
+  kernel: "attention forward",
+  ...SIZES,
+  allowed: 2e-6,
+  flops: forwardFlops,
+  make: (inputs, sizes) => {
+    const { q, k, v, positions, reference } = operands(inputs, sizes);
+    return {
+      run: () => [attention(q, k, v, positions)],
+      expected: (read) => [{ values: reference([q, k, v].map(read)) }],
+    };
+  },
+};
+
+const backward: KernelCase = {
+  kernel: "attention backward",
+  ...SIZES,
+  allowed: 2e-5,
+  // Five products where the forward pass has two; what the kernels compute twice does not count.
+  flops: (sizes) => 2.5 * forwardFlops(sizes),
+  make: (inputs, sizes) => {
+    const { q, k, v, positions, reference } = operands(inputs, sizes);
+    for (const t of [q, k, v]) t.requiresGrad = true;
+    const out = attention(q, k, v, positions);
+    return backwardOf({ out, inputs: [q, k, v], grad: inputs.floats(out.shape), reference });
+  },
+};
+
+/** One query for each sequence over a cache that is full but for one slot. */
+const decode: KernelCase = {
+  kernel: "attention decode",
+  tiny: { batch: 2, keys: 20, heads: 4, kvHeads: 2, D: 32 },
+  software: [{ batch: 1, keys: 512, heads: 9, kvHeads: 3, D: 64 }],
+  gpu: [
+    { batch: 1, keys: 2048, heads: 32, kvHeads: 8, D: 128 },
+    { batch: 8, keys: 2048, heads: 32, kvHeads: 8, D: 128 },
+  ],
+  allowed: 2e-6,
+  bytes: ({ batch, keys, heads, kvHeads, D }) => 4 * batch * D * (2 * keys * kvHeads + 2 * heads),
+  make: (inputs, { batch, keys, heads, kvHeads, D }) => {
+    const q = inputs.floats([batch, 1, heads, D]);
+    const [k, v] = [0, 1].map(() => inputs.floats([batch, keys, kvHeads, D]));
+    const order = positionsOf(batch, 1, keys - 1);
+    const positions = inputs.data(order, [batch, 1]);
+    const past = inputs.data(new Int32Array([keys - 1]));
+    const dims = { batch, queries: 1, keys, heads, kvHeads, size: D, past: keys - 1 };
+    return {
+      run: () => [attention(q, k, v, positions, { past })],
+      expected: (read) => [{ values: attentionRef(read(q), read(k), read(v), order, dims) }],
+    };
+  },
+};
+
+const THETA = 10_000;
+
+const ropeCase: KernelCase = {
+  kernel: "rope",
+  tiny: { batch: 2, length: 5, heads: 3, D: 64 },
+  software: [{ batch: 4, length: 128, heads: 9, D: 64 }],
+  gpu: [{ batch: 2, length: 2048, heads: 32, D: 128 }],
+  // The table is in float32, the reference's angles in float64.
+  allowed: 2e-6,
+  bytes: ({ batch, length, heads, D }) => 4 * D * (2 * batch * length * heads + length),
+  make: (inputs, { batch, length, heads, D }) => {
+    const x = inputs.floats([batch, length, heads, D]);
+    const order = positionsOf(batch, length);
+    const table = new Float32Array(length * D);
+    for (let position = 0; position < length; position++) {
+      for (let j = 0; j < D / 2; j++) {
+        const angle = position * THETA ** (-2 * j / D);
+        table[position * D + j] = Math.cos(angle);
+        table[position * D + D / 2 + j] = Math.sin(angle);
+      }
+    }
+    const positions = inputs.data(order, [batch, length]);
+    const t = inputs.data(table, [length, D]);
+    return {
+      run: () => [rope(x, positions, t)],
+      expected: (read) => [{ values: ropeRef(read(x), order, batch * length, heads, D, THETA) }],
+    };
+  },
+};
+
+/** The cases. */
+export const ATTENTION_CASES: readonly KernelCase[] = [forward, backward, decode, ropeCase];

@@ -1,0 +1,121 @@
+/**
+ * Cases of the linear family: products of floats, and of a few rows.
+ *
+ * @module
+ */
+import { matmul } from "../../kernels/linear/matmul.ts";
+import { gemvRef } from "../../kernels/linear/gemv_ref.ts";
+import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
+import { type KernelCase, places, type Sizes } from "../case.ts";
+
+/** So many elements of a product are compared with the reference. */
+const SAMPLES = 200;
+
+const productFlops = ({ batch = 1, M, N, K }: Sizes) => 2 * batch * M * N * K;
+
+/** Row `i` of a matrix, or column `i` of one with `columns` columns, as an array. */
+function line(
+  x: ArrayLike<number>,
+  start: number,
+  i: number,
+  length: number,
+  columns: number | null,
+): Float64Array {
+  return Float64Array.from(
+    { length },
+    (_, q) => x[start + (columns === null ? i * length + q : q * columns + i)],
+  );
+}
+
+function product(layout: "nn" | "nt" | "tn", cases: Pick<KernelCase, "software" | "gpu">) {
+  const transposeA = layout[0] === "t";
+  const transposeB = layout[1] === "t";
+  const batched = "batch" in cases.gpu[0];
+  const found: KernelCase = {
+    kernel: `matmul ${layout}${batched ? " batched" : ""}`,
+    tiny: batched ? { batch: 2, M: 36, N: 40, K: 24 } : { M: 36, N: 40, K: 24 },
+    ...cases,
+    checkTimed: true,
+    allowed: 2e-6,
+    flops: productFlops,
+    make: (inputs, { batch = 1, M, N, K }) => {
+      const leading = batched ? [batch] : [];
+      const a = inputs.floats([...leading, ...transposeA ? [K, M] : [M, K]]);
+      const b = inputs.floats([...leading, ...transposeB ? [N, K] : [K, N]]);
+      return {
+        run: () => [matmul(a, b, { transposeA, transposeB })],
+        expected: (read) => {
+          const [x, y] = [read(a), read(b)];
+          const at = places(batch * M * N, SAMPLES);
+          const values = at.map((place) => {
+            const own = Math.floor(place / (M * N));
+            const row = line(x, own * M * K, Math.floor(place / N) % M, K, transposeA ? M : null);
+            const column = line(y, own * N * K, place % N, K, transposeB ? null : N);
+            return matmulRef(row, column, { m: 1, n: 1, k: K })[0];
+          });
+          return [{ at, values }];
+        },
+      };
+    },
+  };
+  return found;
+}
+
+const gemvCase: KernelCase = {
+  kernel: "gemv",
+  tiny: { M: 3, N: 40, K: 128 },
+  software: [{ M: 1, N: 1536, K: 576 }, { M: 3, N: 1536, K: 576 }],
+  gpu: [
+    { M: 1, N: 4096, K: 4096 },
+    { M: 1, N: 14_336, K: 4096 },
+    { M: 4, N: 14_336, K: 4096 },
+    { M: 8, N: 14_336, K: 4096 },
+    { M: 1, N: 16, K: 4096 },
+    { M: 1, N: 4096, K: 16 },
+  ],
+  checkTimed: true,
+  allowed: 2e-6,
+  bytes: ({ M, N, K }) => 4 * (N * K + M * (N + K)),
+  make: (inputs, { M, N, K }) => {
+    const x = inputs.floats([M, K]);
+    const w = inputs.floats([N, K]);
+    return {
+      run: () => [matmul(x, w, { transposeB: true })],
+      expected: (read) => {
+        const [a, b] = [read(x), read(w)];
+        const at = places(M * N, SAMPLES);
+        const values = at.map((place) => {
+          const row = line(a, 0, Math.floor(place / N), K, null);
+          return gemvRef(row, line(b, 0, place % N, K, null), { rows: 1, n: 1, k: K })[0];
+        });
+        return [{ at, values }];
+      },
+    };
+  },
+};
+
+/** The cases. */
+export const LINEAR_CASES: readonly KernelCase[] = [
+  product("nn", {
+    software: [{ M: 256, N: 576, K: 1536 }],
+    gpu: [{ M: 512, N: 4096, K: 4096 }, { M: 4096, N: 4096, K: 4096 }],
+  }),
+  product("nt", {
+    software: [{ M: 256, N: 1536, K: 576 }, { M: 256, N: 8, K: 576 }, { M: 256, N: 576, K: 8 }],
+    gpu: [
+      { M: 512, N: 4096, K: 4096 },
+      { M: 4096, N: 4096, K: 4096 },
+      { M: 2048, N: 16, K: 4096 },
+      { M: 2048, N: 4096, K: 16 },
+    ],
+  }),
+  product("tn", {
+    software: [{ M: 1536, N: 576, K: 256 }],
+    gpu: [{ M: 4096, N: 4096, K: 512 }, { M: 4096, N: 4096, K: 4096 }],
+  }),
+  product("nt", {
+    software: [{ batch: 9, M: 128, N: 128, K: 64 }],
+    gpu: [{ batch: 32, M: 1024, N: 1024, K: 128 }],
+  }),
+  gemvCase,
+];

@@ -1,0 +1,169 @@
+/**
+ * Cases of kernels that work on rows: norms, softmax, loss, choosing a token.
+ *
+ * @module
+ */
+import { crossEntropy } from "../../kernels/loss/cross_entropy.ts";
+import { crossEntropyRef } from "../../kernels/loss/cross_entropy_ref.ts";
+import { rmsNorm } from "../../kernels/norm/rms_norm.ts";
+import { rmsNormRef } from "../../kernels/norm/rms_norm_ref.ts";
+import { softmax } from "../../kernels/reduce/softmax.ts";
+import { softmaxRef } from "../../kernels/reduce/softmax_ref.ts";
+import { sample, type SampleOptions } from "../../kernels/sample/sample.ts";
+import { sampleRef } from "../../kernels/sample/sample_ref.ts";
+import { backwardOf, type Inputs, type KernelCase, type Sizes } from "../case.ts";
+
+/** Tiny rows are as long as takes the same split of a workgroup as long ones. */
+const ROWS = {
+  tiny: { rows: 40, columns: 2304 },
+  software: [{ rows: 512, columns: 576 }],
+  gpu: [{ rows: 4096, columns: 4096 }],
+};
+
+const elements = ({ rows, columns }: Sizes) => 4 * rows * columns;
+
+function normOperands(inputs: Inputs, { rows, columns }: Sizes) {
+  const x = inputs.floats([rows, columns]);
+  const gain = inputs.between([columns], 0.5, 1.5);
+  const reference = ([x, gain]: ArrayLike<number>[]) => rmsNormRef(x, gain, rows, columns);
+  return { x, gain, reference };
+}
+
+const norm: KernelCase = {
+  kernel: "rms norm forward",
+  ...ROWS,
+  allowed: 2e-6,
+  bytes: (sizes) => 2 * elements(sizes),
+  make: (inputs, sizes) => {
+    const { x, gain, reference } = normOperands(inputs, sizes);
+    return {
+      run: () => [rmsNorm(x, gain)],
+      expected: (read) => [{ values: reference([x, gain].map(read)) }],
+    };
+  },
+};
+
+const normBackward: KernelCase = {
+  kernel: "rms norm backward",
+  ...ROWS,
+  allowed: 2e-5,
+  bytes: (sizes) => 3 * elements(sizes),
+  make: (inputs, sizes) => {
+    const { x, gain, reference } = normOperands(inputs, sizes);
+    x.requiresGrad = gain.requiresGrad = true;
+    const out = rmsNorm(x, gain);
+    return backwardOf({ out, inputs: [x, gain], grad: inputs.floats(out.shape), reference });
+  },
+};
+
+const softmaxForward: KernelCase = {
+  kernel: "softmax forward",
+  ...ROWS,
+  allowed: 2e-6,
+  bytes: (sizes) => 2 * elements(sizes),
+  make: (inputs, { rows, columns }) => {
+    const x = inputs.floats([rows, columns], 3);
+    return {
+      run: () => [softmax(x)],
+      expected: (read) => [{ values: softmaxRef(read(x), rows, columns) }],
+    };
+  },
+};
+
+const softmaxBackward: KernelCase = {
+  kernel: "softmax backward",
+  ...ROWS,
+  tiny: { rows: 2, columns: 2304 },
+  allowed: 1e-4,
+  bytes: (sizes) => 3 * elements(sizes),
+  make: (inputs, { rows, columns }) => {
+    const x = inputs.floats([rows, columns], 3);
+    x.requiresGrad = true;
+    const out = softmax(x);
+    const reference = ([x]: ArrayLike<number>[]) => softmaxRef(x, rows, columns);
+    return backwardOf({ out, inputs: [x], grad: inputs.floats(out.shape), reference });
+  },
+};
+
+const LOSS = {
+  tiny: { rows: 9, columns: 2304 },
+  software: [{ rows: 256, columns: 8192 }],
+  gpu: [{ rows: 2048, columns: 32_000 }, { rows: 1024, columns: 128_256 }],
+};
+
+const loss: KernelCase = {
+  kernel: "cross entropy forward",
+  ...LOSS,
+  allowed: 2e-6,
+  bytes: elements,
+  make: (inputs, { rows, columns }) => {
+    const logits = inputs.floats([rows, columns], 3);
+    const targets = inputs.integers([rows], columns);
+    return {
+      run: () => [crossEntropy(logits, targets)],
+      expected: (read) => [{ values: [crossEntropyRef(read(logits), read(targets), columns)] }],
+    };
+  },
+};
+
+const lossBackward: KernelCase = {
+  kernel: "cross entropy backward",
+  ...LOSS,
+  allowed: 1e-4,
+  bytes: (sizes) => 2 * elements(sizes),
+  make: (inputs, { rows, columns }) => {
+    const logits = inputs.floats([rows, columns], 3);
+    const order = Int32Array.from({ length: rows }, (_, row) => row * 7919 % columns);
+    const targets = inputs.data(order);
+    logits.requiresGrad = true;
+    const out = crossEntropy(logits, targets);
+    const reference = ([x]: ArrayLike<number>[]) => [crossEntropyRef(x, order, columns)];
+    const grad = inputs.data(new Float32Array([1]), []);
+    return backwardOf({ out, inputs: [logits], grad, reference });
+  },
+};
+
+function sampling(kernel: string, options: Required<SampleOptions>): KernelCase {
+  return {
+    kernel,
+    tiny: { rows: 6, columns: 500 },
+    software: [{ rows: 4, columns: 8192 }],
+    gpu: [{ rows: 1, columns: 128_256 }, { rows: 32, columns: 32_000 }],
+    // Tokens must be equal.
+    allowed: 0,
+    bytes: elements,
+    make: (inputs, { rows, columns }) => {
+      const logits = inputs.floats([rows, columns], 3);
+      const [seed, step] = [11, 4];
+      const state = inputs.data(new Uint32Array([seed, step]));
+      return {
+        run: () => [sample(logits, options, state)],
+        expected: (read) => {
+          const values = read(logits);
+          return [{
+            values: Array.from({ length: rows }, (_, row) =>
+              sampleRef(
+                values.subarray(row * columns, (row + 1) * columns),
+                options,
+                seed,
+                step,
+                row,
+              )),
+          }];
+        },
+      };
+    },
+  };
+}
+
+/** The cases. */
+export const ROW_CASES: readonly KernelCase[] = [
+  norm,
+  normBackward,
+  softmaxForward,
+  softmaxBackward,
+  loss,
+  lossBackward,
+  sampling("sample greedy", { temperature: 0, topK: 0, topP: 1 }),
+  sampling("sample top-k top-p", { temperature: 0.8, topK: 50, topP: 0.9 }),
+];
