@@ -19,4 +19,9 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "List a model's tensors, dtypes and sizes, and an adapter's trainable share",
     load: () => import("./inspect.ts"),
   },
+  {
+    name: "bench",
+    summary: "Time each kernel on this machine, after a check against its reference",
+    load: () => import("./bench.ts"),
+  },
 ];

@@ -97,6 +97,15 @@ export function table(
   return lines.toString().split("\n").map((line) => line.trimEnd()).join("\n");
 }
 
+/** One row of a table that is printed as it grows: cells padded to widths, and to the right where a width is negative. */
+export function row(cells: readonly string[], widths: readonly number[]): string {
+  const padded = cells.map((cell, column) => {
+    const width = widths[column];
+    return width < 0 ? cell.padStart(-width) : cell.padEnd(width);
+  });
+  return padded.join("  ").trimEnd();
+}
+
 /** How a curve is drawn. */
 export interface CurveLook {
   readonly width?: number;

@@ -1,4 +1,13 @@
-import { bytes, count, curve, duration, percent, significant, table } from "../../cli/format.ts";
+import {
+  bytes,
+  count,
+  curve,
+  duration,
+  percent,
+  row,
+  significant,
+  table,
+} from "../../cli/format.ts";
 import { assertEquals } from "../assert.ts";
 
 Deno.test("bytes() uses powers of 1000", () => {
@@ -49,4 +58,8 @@ Deno.test("curve() means what falls in one column, and is empty for one value", 
   assertEquals(lines.split("\n").length, 6);
   assertEquals(curve([1]), "");
   assertEquals(curve([NaN, NaN]), "");
+});
+
+Deno.test("row() pads to the left or right", () => {
+  assertEquals(row(["a", "1", ""], [3, -3, 4]), "a      1");
 });
