@@ -110,9 +110,11 @@ export async function checkCase(
     if (values) return values;
     throw new TypeError(`Cannot check "${kernel.kernel}": its reference reads what is no input`);
   });
-  const errors = expected.map((own, i) => errorOf(known.get(results[i])!, own));
+  const error = expected.length === results.length
+    ? Math.max(...expected.map((own, i) => errorOf(known.get(results[i])!, own)))
+    : Infinity;
   for (const t of known.keys()) t.dispose();
-  return expected.length === results.length ? Math.max(...errors) : Infinity;
+  return error;
 }
 
 /** Times a case. */

@@ -1,0 +1,95 @@
+import type { KernelCase } from "../../bench/case.ts";
+import { benchKernels, checkCase, KERNEL_CASES, type KernelTiming } from "../../bench/kernels.ts";
+import { timeOp } from "../../bench/timing.ts";
+import { empty, type Tensor } from "../../core/tensor.ts";
+import { matmul } from "../../kernels/linear/matmul.ts";
+import { scale } from "../../kernels/pointwise/scale.ts";
+import { assert, assertEquals, assertRejects } from "../assert.ts";
+import { device, randomTensor } from "../device.ts";
+
+/** A case that doubles, computed by `op`. */
+function doubling(op: (x: Tensor) => readonly Tensor[]): KernelCase {
+  return {
+    kernel: "doubling",
+    tiny: { size: 100 },
+    software: [],
+    gpu: [],
+    allowed: 1e-6,
+    bytes: ({ size }) => 8 * size,
+    make: (inputs, { size }) => {
+      const x = inputs.floats([size]);
+      return {
+        run: () => op(x),
+        expected: (read) => [{ values: Float64Array.from(read(x), (value) => 2 * value) }],
+      };
+    },
+  };
+}
+
+Deno.test("checkCase() finds every kernel right at its tiny size", async () => {
+  for (const kernel of KERNEL_CASES) {
+    const error = await checkCase(device, kernel, kernel.tiny);
+    assert(error <= kernel.allowed, `${kernel.kernel}: error ${error}`);
+  }
+  const names = KERNEL_CASES.map(({ kernel }) => kernel);
+  assertEquals(new Set(names).size, names.length);
+});
+
+Deno.test("checkCase() catches a wrong result, a missing one, and a kernel that writes nothing", async () => {
+  const check = (op: (x: Tensor) => readonly Tensor[]) =>
+    checkCase(device, doubling(op), { size: 100 });
+  assert(await check((x) => [scale(x, 2)]) <= 1e-6);
+  assert(await check((x) => [scale(x, 2.001)]) > 1e-4);
+  assertEquals(await check(() => []), Infinity);
+  assertEquals(await check((x) => [empty(device, x.shape)]), Infinity);
+  assertEquals(await check(() => [scale(randomTensor([50], 1), 2)]), Infinity);
+  // A kernel that writes at its first run only would pass without the poison.
+  let runs = 0;
+  const lazy = (x: Tensor) => [runs++ === 0 ? scale(x, 2) : empty(device, x.shape)];
+  assertEquals(await check(lazy), Infinity);
+});
+
+Deno.test("benchKernels() times what is right, and only that", async () => {
+  const seen: KernelTiming[] = [];
+  const cases = [doubling((x) => [scale(x, 2)]), doubling((x) => [scale(x, 3)])];
+  const found = await benchKernels(device, {
+    sizes: "tiny",
+    repeats: 3,
+    cases,
+    onResult: (result) => seen.push(result),
+  });
+  assertEquals(found, seen);
+  const [right, wrong] = found;
+  assertEquals(right.shape, "size=100");
+  assert(right.milliseconds! > 0);
+  assertEquals(right.gbs, 800 / (right.milliseconds! * 1e6));
+  assertEquals([wrong.milliseconds, wrong.gbs], [null, undefined]);
+  assert(wrong.error > 0.1);
+});
+
+Deno.test("benchKernels() runs some of nibble's kernels, and leaves no memory behind", async () => {
+  const before = device.memory.live;
+  for (const filter of ["gemv nf4", "quantize", "softmax", "adamw"]) {
+    for (const result of await benchKernels(device, { filter, sizes: "tiny", repeats: 2 })) {
+      assert(result.milliseconds! > 0 && result.error <= result.allowed, JSON.stringify(result));
+    }
+  }
+  // Constants of the device, some bytes each, stay.
+  assert(device.memory.live - before < 1024, `${device.memory.live - before} bytes are left`);
+  await assertRejects(
+    () => benchKernels(device, { filter: "gemm" }),
+    RangeError,
+    'Cannot bench "gemm": no kernel has it in its name',
+  );
+});
+
+Deno.test("timeOp() gives the time of one run: more work takes longer, more repeats do not", async () => {
+  const time = (size: number, repeats?: number) =>
+    timeOp(device, () => {
+      const x = randomTensor([size, size], 1);
+      return () => void matmul(x, x);
+    }, { repeats });
+  const [small, large, once] = [await time(32), await time(256), await time(256, 4)];
+  assert(large > 3 * small, `${small} and ${large} ms`);
+  assert(once < 20 * large && large < 20 * once, `${once} and ${large} ms`);
+});
