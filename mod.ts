@@ -1,2 +1,116 @@
-/** x */
-export const a = 1;
+/**
+ * nibble quantizes language models to 4 bits and fine-tunes them, on any GPU that WebGPU reaches, with no Python and no CUDA.
+ *
+ * @example Quantize a model to NF4
+ * ```ts
+ * import { openDevice, quantizeFourBit, Random, tensor } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * const random = new Random(42);
+ * const weight = tensor(device, Float32Array.from({ length: 4096 }, () => random.normal()), [64, 64]);
+ * const nf4 = await quantizeFourBit(weight, { doubleQuant: true });
+ * console.log(`${weight.bytes} bytes became ${nf4.bytes}`);
+ * ```
+ *
+ * @module
+ */
+
+// core: the device, tensors, gradients, recorded steps
+export type { AdapterDescription } from "./core/adapter.ts";
+export { backward, type BackwardRule, type Node, noGrad } from "./core/autograd.ts";
+export type { Binding, Texels, Uniform } from "./core/binding.ts";
+export {
+  capture,
+  type CaptureOptions,
+  type HostArray,
+  type StepInput,
+  type StepResult,
+} from "./core/capture.ts";
+export type { Grid } from "./core/commands.ts";
+export { Device, type DeviceCounters, openDevice } from "./core/device.ts";
+export type { Access, Constants, Kernel } from "./core/kernel.ts";
+export type { MemoryUse } from "./core/pool.ts";
+export { Random } from "./core/random.ts";
+export { type DType, empty, Tensor, tensor, type TypedArray, zeros } from "./core/tensor.ts";
+export type { TexelKind } from "./core/texels.ts";
+
+// kernels: the ops
+export { attention, type AttentionOptions } from "./kernels/attention/attention.ts";
+export { cacheAppend } from "./kernels/attention/cache_append.ts";
+export { rope } from "./kernels/attention/rope.ts";
+export { embedding } from "./kernels/embedding/embedding.ts";
+export { matmul, type MatmulOptions } from "./kernels/linear/matmul.ts";
+export { crossEntropy, type CrossEntropyOptions } from "./kernels/loss/cross_entropy.ts";
+export { shiftLabels } from "./kernels/loss/shift_labels.ts";
+export { rmsNorm } from "./kernels/norm/rms_norm.ts";
+export { add, div, mul, sub } from "./kernels/pointwise/arithmetic.ts";
+export { cast } from "./kernels/pointwise/cast.ts";
+export { dropout } from "./kernels/pointwise/dropout.ts";
+export { reshape } from "./kernels/pointwise/reshape.ts";
+export { scale } from "./kernels/pointwise/scale.ts";
+export { siluGate } from "./kernels/pointwise/silu_gate.ts";
+export type { NestedScales } from "./kernels/quant/double_quant.ts";
+export {
+  type FourBitBytes,
+  fourBitFromBytes,
+  type FourBitOptions,
+  type FourBitScales,
+  FourBitTensor,
+  quantizeFourBit,
+} from "./kernels/quant/four_bit.ts";
+export type { QuantizedProductOptions, QuantizedTensor } from "./kernels/quant/quantized_tensor.ts";
+export type { FourBitType } from "./kernels/quant/tables.ts";
+export { max } from "./kernels/reduce/max.ts";
+export { softmax } from "./kernels/reduce/softmax.ts";
+export { mean, type ReduceOptions, sum } from "./kernels/reduce/sum.ts";
+export { sample, type SampleOptions } from "./kernels/sample/sample.ts";
+
+// train/files and train/data: checkpoints, tokenizers, data sets
+export { type ModelConfig, parseConfig } from "./train/files/config.ts";
+export {
+  openCheckpoint,
+  SafetensorsFile,
+  type TensorData,
+  type TensorEntry,
+  type TensorSource,
+  writeSafetensors,
+} from "./train/files/safetensors.ts";
+export {
+  type Json,
+  loadTokenizer,
+  saveTokenizer,
+  Tokenizer,
+  type TokenizerConfigs,
+} from "./train/files/tokenizer.ts";
+export { type BpeOptions, type BpeTokenizerJson, trainBpe } from "./train/data/bpe.ts";
+export {
+  type Example,
+  type ExampleFields,
+  readJsonl,
+  readText,
+  type Sequence,
+  tokenizeExamples,
+  type TokenizeOptions,
+  tokenizeText,
+  tokenStream,
+} from "./train/data/dataset.ts";
+export { chunk, pack, type PackedBatch, type PackOptions } from "./train/data/packing.ts";
+
+// train/nn and train/models: the parts of a model, and models
+export { type Branch, Linear, LinearLayer, QuantizedLinear } from "./train/nn/linear.ts";
+export { Module, type Named } from "./train/nn/module.ts";
+export {
+  type ForwardOptions,
+  type KeyValueCache,
+  LanguageModel,
+  type ParameterCount,
+} from "./train/models/language_model.ts";
+export { Llama, type Weights } from "./train/models/llama.ts";
+export {
+  loadModel,
+  type LoadOptions,
+  randomModel,
+  type RandomModelOptions,
+} from "./train/models/load.ts";
+export { ropeTable, type RopeTableOptions } from "./train/models/rope_table.ts";
+export { saveModel, type SaveModelOptions } from "./train/models/save.ts";

@@ -1,0 +1,192 @@
+/**
+ * What every language model can do, whatever its architecture.
+ *
+ * @module
+ */
+import type { Device } from "../../core/device.ts";
+import { constant } from "../../core/constant.ts";
+import { checkDType, checkRank, checkSameShape, showShape } from "../../core/shape.ts";
+import { empty, type Tensor, viewOf, zeros } from "../../core/tensor.ts";
+import { crossEntropy } from "../../kernels/loss/cross_entropy.ts";
+import { shiftLabels } from "../../kernels/loss/shift_labels.ts";
+import type { ModelConfig } from "../files/config.ts";
+import type { Json, Tokenizer } from "../files/tokenizer.ts";
+import { LinearLayer } from "../nn/linear.ts";
+import { joinPath, Module, type Named } from "../nn/module.ts";
+
+/** Keys and values of the tokens that a model has already seen. */
+export interface KeyValueCache {
+  /** i32 [1]: how many slots are filled. Whoever generates counts it up. */
+  readonly past: Tensor;
+  /** For each block its keys and values, f32 [batch, slots, kvHeads, headSize]. */
+  readonly blocks: readonly { readonly keys: Tensor; readonly values: Tensor }[];
+}
+
+/** How a model is applied. */
+export interface ForwardOptions {
+  /** i32 [batch, length]: each token's place in its own sequence; by default 0, 1, 2, … in every row. 0 begins a sequence. */
+  readonly positions?: Tensor;
+  /** i32 [places]: where logits are wanted, as indices into batch · length; by default everywhere. */
+  readonly places?: Tensor;
+  /** The tokens before these; theirs are appended. */
+  readonly cache?: KeyValueCache;
+}
+
+/** How many numbers a model has, and how many of them are trained. */
+export interface ParameterCount {
+  /** All weights, adapters included. */
+  readonly total: number;
+  /** Those with `requiresGrad`. */
+  readonly trainable: number;
+}
+
+/** A causal language model on a device. `loadModel` makes one. */
+export abstract class LanguageModel extends Module {
+  /** Where it lives. */
+  readonly device: Device;
+  /** Its sizes. */
+  readonly config: ModelConfig;
+  /** The config.json that it came from, with everything that nibble does not read. */
+  readonly configJson: Json;
+  /** Its tokenizer, if its folder has one. */
+  tokenizer: Tokenizer | null = null;
+
+  constructor(device: Device, config: ModelConfig, configJson: Json) {
+    super();
+    this.device = device;
+    this.config = config;
+    this.configJson = configJson;
+  }
+
+  /** The last hidden states, f32 [batch, length, hiddenSize], before the final normalization. */
+  protected abstract hidden(ids: Tensor, positions: Tensor, cache?: KeyValueCache): Tensor;
+
+  /** Logits of hidden states: f32 [..., hiddenSize] to [..., vocabSize]. */
+  protected abstract head(hidden: Tensor): Tensor;
+
+  /** Takes rows out of hidden states: f32 [batch, length, hiddenSize] to [places, hiddenSize]. */
+  protected abstract take(hidden: Tensor, places: Tensor): Tensor;
+
+  /**
+   * Logits for every token.
+   *
+   * @param ids i32 [batch, length]
+   * @param options positions, places, a cache
+   * @returns f32 [batch, length, vocabSize], or with `places` [places, vocabSize]
+   * @throws {RangeError} if a row is longer than the context
+   */
+  forward(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    checkRank("apply the model", ids, 2, "ids");
+    checkDType("apply the model", ids, "i32", "ids");
+    const [batch, length] = ids.shape;
+    const { contextLength } = this.config;
+    if (length > contextLength) {
+      throw new RangeError(
+        `Cannot apply the model to ids ${
+          showShape(ids.shape)
+        }: its context has ${contextLength} positions; cut the text into windows`,
+      );
+    }
+    const { positions = this.#positions(batch, length), places, cache } = options;
+    const hidden = this.hidden(ids, positions, cache);
+    return this.head(places ? this.take(hidden, places) : hidden);
+  }
+
+  /**
+   * The mean cross-entropy of each token given those before it, as transformers computes it: labels are shifted here.
+   *
+   * @param ids i32 [batch, length]
+   * @param labels i32 [batch, length], often the ids themselves; −100 is ignored
+   * @returns f32 [], in nats
+   */
+  loss(ids: Tensor, labels: Tensor): Tensor {
+    checkSameShape("take the loss of ids and labels", ids, labels);
+    return crossEntropy(this.forward(ids), shiftLabels(labels));
+  }
+
+  /** The trainable tensors by name: Hugging Face's for the model's own, PEFT's for an adapter's. */
+  *parameters(): Generator<Named<Tensor>> {
+    for (const [path, module] of this.modules()) {
+      for (const [name, tensor] of module.tensors()) {
+        if (tensor.requiresGrad) yield [joinPath(path, name), tensor];
+      }
+      if (!(module instanceof LinearLayer) || !module.branch) continue;
+      for (const [name, tensor] of module.branch.tensors()) {
+        if (tensor.requiresGrad) yield [`base_model.model.${path}.${name}`, tensor];
+      }
+    }
+  }
+
+  /** The linear layers by path, without the output layer: what adapters and quantizers work on. */
+  *linearLayers(): Generator<Named<LinearLayer>> {
+    for (const [path, module] of this.modules()) {
+      if (module instanceof LinearLayer && path !== "lm_head") yield [path, module];
+    }
+  }
+
+  /** Puts another linear layer in the place of the one at `path`; the old one is not freed. */
+  abstract replaceLinear(path: string, layer: LinearLayer): void;
+
+  /** Numbers in all, and those that are trained. */
+  count(): ParameterCount {
+    let [total, trainable] = [0, 0];
+    for (const [, module] of this.modules()) {
+      const own = [...module.tensors()].map(([, tensor]) => tensor);
+      if (module instanceof LinearLayer) {
+        if (!own.some((tensor) => tensor.shape.length === 2)) {
+          total += module.shape[0] * module.shape[1];
+        }
+        for (const [, tensor] of module.branch?.tensors() ?? []) own.push(tensor);
+      }
+      for (const tensor of own) {
+        total += tensor.size;
+        if (tensor.requiresGrad) trainable += tensor.size;
+      }
+    }
+    return { total, trainable };
+  }
+
+  /** Bytes of all weights in memory, without adapters. */
+  get weightBytes(): number {
+    let bytes = 0;
+    for (const [, module] of this.modules()) {
+      if (module instanceof LinearLayer) {
+        bytes += module.weightBytes + (module.bias?.bytes ?? 0);
+      } else {
+        for (const [, tensor] of module.tensors()) bytes += tensor.bytes;
+      }
+    }
+    return bytes;
+  }
+
+  /** Frees every weight. Adapters free theirs themselves. */
+  dispose(): void {
+    for (const [, module] of this.modules()) {
+      if (module instanceof LinearLayer) module.dispose();
+      for (const [, tensor] of module.tensors()) tensor.dispose();
+    }
+  }
+
+  /** An empty cache for `batch` rows of at most `slots` tokens. */
+  newCache(batch: number, slots: number): KeyValueCache {
+    const { layers, kvHeads, headSize } = this.config;
+    const shape = [batch, slots, kvHeads, headSize];
+    return {
+      past: zeros(this.device, [1], "i32"),
+      blocks: Array.from({ length: layers }, () => ({
+        keys: empty(this.device, shape),
+        values: empty(this.device, shape),
+      })),
+    };
+  }
+
+  #positions(batch: number, length: number): Tensor {
+    const name = `positions ${batch} ${length}`;
+    const line = constant(
+      this.device,
+      name,
+      () => Int32Array.from({ length: batch * length }, (_, i) => i % length),
+    );
+    return viewOf(line, [batch, length]);
+  }
+}

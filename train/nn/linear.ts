@@ -1,0 +1,122 @@
+/**
+ * Linear layers, dense and quantized, with a place for an adapter's branch.
+ *
+ * @module
+ */
+import type { Tensor } from "../../core/tensor.ts";
+import { add } from "../../kernels/pointwise/arithmetic.ts";
+import { matmul } from "../../kernels/linear/matmul.ts";
+import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
+import { Module, type Named } from "./module.ts";
+
+/** What an adapter adds to a linear layer. */
+export interface Branch {
+  /** The layer's output with the branch, from its input and its own output. */
+  forward(x: Tensor, base: Tensor): Tensor;
+  /** The branch's tensors, by the name that PEFT gives them behind the layer's path: `lora_A.weight`. */
+  tensors(): Iterable<Named<Tensor>>;
+}
+
+/** `x · Wᵀ + b`, and what a branch adds. */
+export abstract class LinearLayer extends Module {
+  /** [outFeatures, inFeatures]. */
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+  /** f32 [outFeatures], or null. */
+  readonly bias: Tensor | null;
+  /** The adapter on this layer, if there is one. */
+  branch: Branch | null = null;
+
+  constructor(shape: readonly [number, number], bias: Tensor | null) {
+    super();
+    this.shape = shape;
+    this.bias = bias;
+  }
+
+  /** Bytes of the weight in memory. */
+  abstract get weightBytes(): number;
+
+  /** `x · Wᵀ (+ add)`. */
+  protected abstract product(x: Tensor, add?: Tensor): Tensor;
+
+  /** The weight as f32 [outFeatures, inFeatures]; the caller frees it if it is not the layer's own. */
+  abstract dense(): Tensor;
+
+  /** Frees the weight. */
+  abstract dispose(): void;
+
+  /**
+   * Applies the layer.
+   *
+   * @param x f32 [..., inFeatures]
+   * @param residual f32 [..., outFeatures], added to the result within the product
+   * @returns f32 [..., outFeatures]
+   */
+  forward(x: Tensor, residual?: Tensor): Tensor {
+    let y = this.product(x, residual);
+    if (this.bias) y = add(y, this.bias);
+    return this.branch ? this.branch.forward(x, y) : y;
+  }
+}
+
+/** A linear layer with f32 weights. */
+export class Linear extends LinearLayer {
+  /** f32 [outFeatures, inFeatures]. */
+  readonly weight: Tensor;
+
+  constructor(weight: Tensor, bias: Tensor | null = null) {
+    super([weight.shape[0], weight.shape[1]], bias);
+    this.weight = weight;
+  }
+
+  override get weightBytes(): number {
+    return this.weight.bytes;
+  }
+
+  protected override product(x: Tensor, residual?: Tensor): Tensor {
+    return matmul(x, this.weight, { transposeB: true, add: residual });
+  }
+
+  override dense(): Tensor {
+    return this.weight;
+  }
+
+  override dispose(): void {
+    this.weight.dispose();
+  }
+
+  override *tensors(): Generator<Named<Tensor>> {
+    yield ["weight", this.weight];
+    if (this.bias) yield ["bias", this.bias];
+  }
+}
+
+/** A linear layer whose weight is quantized and frozen; gradients flow through it, not into it. */
+export class QuantizedLinear extends LinearLayer {
+  /** The weight, in any scheme. */
+  readonly weight: QuantizedTensor;
+
+  constructor(weight: QuantizedTensor, bias: Tensor | null = null) {
+    super(weight.shape, bias);
+    this.weight = weight;
+  }
+
+  override get weightBytes(): number {
+    return this.weight.bytes;
+  }
+
+  protected override product(x: Tensor, residual?: Tensor): Tensor {
+    return this.weight.multiply(x, { add: residual });
+  }
+
+  override dense(): Tensor {
+    return this.weight.dequantize();
+  }
+
+  override dispose(): void {
+    this.weight.dispose();
+  }
+
+  override *tensors(): Generator<Named<Tensor>> {
+    if (this.bias) yield ["bias", this.bias];
+  }
+}

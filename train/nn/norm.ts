@@ -1,0 +1,31 @@
+/**
+ * Normalization layers.
+ *
+ * @module
+ */
+import type { Tensor } from "../../core/tensor.ts";
+import { rmsNorm } from "../../kernels/norm/rms_norm.ts";
+import { Module, type Named } from "./module.ts";
+
+/** Root-mean-square normalization with a gain. */
+export class RmsNorm extends Module {
+  /** f32 [columns]: the gain. */
+  readonly weight: Tensor;
+  /** Added to the mean square. */
+  readonly epsilon: number;
+
+  constructor(weight: Tensor, epsilon: number) {
+    super();
+    this.weight = weight;
+    this.epsilon = epsilon;
+  }
+
+  /** f32 [..., columns] to the same shape. */
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, this.weight, this.epsilon);
+  }
+
+  override *tensors(): Generator<Named<Tensor>> {
+    yield ["weight", this.weight];
+  }
+}
