@@ -94,9 +94,11 @@ export {
   tokenizeText,
   tokenStream,
 } from "./train/data/dataset.ts";
+export type { Dataset } from "./train/data/batches.ts";
 export { chunk, pack, type PackedBatch, type PackOptions } from "./train/data/packing.ts";
 
 // train/nn and train/models: the parts of a model, and models
+export type { Adapter } from "./train/nn/adapter.ts";
 export { type Branch, Linear, LinearLayer, QuantizedLinear } from "./train/nn/linear.ts";
 export { Module, type Named } from "./train/nn/module.ts";
 export {
@@ -114,3 +116,8 @@ export {
 } from "./train/models/load.ts";
 export { ropeTable, type RopeTableOptions } from "./train/models/rope_table.ts";
 export { saveModel, type SaveModelOptions } from "./train/models/save.ts";
+
+// train/optim and the trainer
+export { type AdamWOptions } from "./train/optim/adamw.ts";
+export { scheduleFactor, type ScheduleKind, type ScheduleOptions } from "./train/optim/schedule.ts";
+export { train, Trainer, type TrainOptions, type TrainProgress } from "./train/loop.ts";

@@ -22,6 +22,8 @@ export interface PackedBatch {
   readonly length: number;
   /** How many labels count: the weight of the batch where losses of several are averaged. */
   readonly targets: number;
+  /** How many places hold a token. */
+  readonly tokens: number;
 }
 
 /** The shape of a batch. */
@@ -38,7 +40,7 @@ function checkCount(what: string, value: number): void {
 }
 
 /** A batch that is being filled; `open` says where each row begins and how much of it is used. */
-interface OpenBatch extends Omit<PackedBatch, "targets"> {
+interface OpenBatch extends Omit<PackedBatch, "targets" | "tokens"> {
   readonly open: readonly { readonly from: number; used: number }[];
 }
 
@@ -60,7 +62,8 @@ function countUp(positions: Int32Array, from: number, to: number): void {
 function finish({ open, ...batch }: OpenBatch): PackedBatch {
   for (const { from, used } of open) countUp(batch.positions, from + used, from + batch.length);
   const targets = batch.labels.reduce((count, label) => count + Number(label !== IGNORED), 0);
-  return { ...batch, targets };
+  const tokens = open.reduce((count, { used }) => count + used, 0);
+  return { ...batch, targets, tokens };
 }
 
 /**

@@ -11,6 +11,7 @@ import { crossEntropy } from "../../kernels/loss/cross_entropy.ts";
 import { shiftLabels } from "../../kernels/loss/shift_labels.ts";
 import type { ModelConfig } from "../files/config.ts";
 import type { Json, Tokenizer } from "../files/tokenizer.ts";
+import type { Adapter } from "../nn/adapter.ts";
 import { LinearLayer } from "../nn/linear.ts";
 import { joinPath, Module, type Named } from "../nn/module.ts";
 
@@ -50,7 +51,10 @@ export abstract class LanguageModel extends Module {
   readonly configJson: Json;
   /** Its tokenizer, if its folder has one. */
   tokenizer: Tokenizer | null = null;
+  /** The adapters on it. */
+  readonly adapters: Set<Adapter> = new Set();
 
+  /** Keeps what all architectures share. */
   constructor(device: Device, config: ModelConfig, configJson: Json) {
     super();
     this.device = device;

@@ -1,0 +1,291 @@
+/**
+ * The trainer.
+ *
+ * @module
+ */
+import { type Dataset, epochBatches, toSequences } from "./data/batches.ts";
+import type { Sequence } from "./data/dataset.ts";
+import type { PackedBatch } from "./data/packing.ts";
+import type { LanguageModel } from "./models/language_model.ts";
+import type { AdamWOptions } from "./optim/adamw.ts";
+import { scheduleFactor, type ScheduleKind } from "./optim/schedule.ts";
+import { TrainStep } from "./step.ts";
+
+/** How a model is trained. */
+export interface TrainOptions extends AdamWOptions {
+  /** Optimizer steps; without it, `epochs` says how long. */
+  readonly steps?: number;
+  /** Passes over the data, 1 by default. */
+  readonly epochs?: number;
+  /** The largest learning rate: 2e-4 by default, QLoRA's for small models (Dettmers et al., arXiv 2305.14314, table 9). */
+  readonly learningRate?: number;
+  /** How it falls: "cosine" by default. */
+  readonly schedule?: ScheduleKind;
+  /** Steps in which it rises from 0: none by default. */
+  readonly warmup?: number;
+  /** Rows of a batch, 8 by default. Sequences are packed: a row holds as many as fit. */
+  readonly batchSize?: number;
+  /** Tokens of a row. By default as many as the longest sequence has, at least 256, and no more than the context. */
+  readonly length?: number;
+  /** Batches of a step, 1 by default: their gradients are summed, every label token weighing the same. */
+  readonly accumulation?: number;
+  /** Of the order of the data, and of dropout. 0 by default; the same seed gives the same weights, byte for byte. */
+  readonly seed?: number;
+  /** Steps between two reads of the losses; by default as many as take about half a second. */
+  readonly readEvery?: number;
+  /** `false` runs each step eagerly, for debugging; the weights are the same. */
+  readonly replay?: boolean;
+}
+
+/** What `train` tells about each step. */
+export interface TrainProgress {
+  /** The step, counted from 1. */
+  readonly step: number;
+  /** Steps of the whole run. */
+  readonly steps: number;
+  /** The pass over the data, counted from 1. */
+  readonly epoch: number;
+  /** The mean cross-entropy of the step's label tokens before the update, in nats. */
+  readonly loss: number;
+  /** The norm of the gradient before clipping. */
+  readonly gradNorm: number;
+  /** The learning rate of this step. */
+  readonly learningRate: number;
+  /** Tokens that the model has read since the beginning of the run, padding left out. */
+  readonly tokens: number;
+  /** Tokens a second, from the second read of the losses on: the first steps compile. */
+  readonly tokensPerSecond: number;
+}
+
+/** Half a second of steps between reads: a read takes 10 ms in which the GPU has nothing to do. */
+const READ_MILLISECONDS = 500;
+
+/** So many steps are queued at most before they are waited for. */
+const MOST_QUEUED = 64;
+
+/** So many tokens a row has at least, if the context allows: short rows waste places when sequences are packed. */
+const LEAST_LENGTH = 256;
+
+function checkWhole(name: string, value: number, least: number): void {
+  if (Number.isSafeInteger(value) && value >= least) return;
+  throw new RangeError(
+    `Cannot train with ${name} ${value}: wanted a whole number, at least ${least}`,
+  );
+}
+
+/** The plan of a run: which batches make which step. */
+class Batches {
+  readonly length: number;
+  readonly steps: number;
+  readonly #sequences: readonly Sequence[];
+  readonly #options: Required<Pick<TrainOptions, "batchSize" | "accumulation" | "seed">>;
+  /** How many steps each epoch has; the last one may be cut. */
+  readonly #epochs: number[] = [];
+  #open: { epoch: number; batches: PackedBatch[] } | null = null;
+
+  constructor(model: LanguageModel, dataset: Dataset, options: TrainOptions) {
+    const { batchSize = 8, accumulation = 1, seed = 0, epochs = 1 } = options;
+    checkWhole("a batch size of", batchSize, 1);
+    checkWhole("an accumulation of", accumulation, 1);
+    checkWhole("the seed", seed, 0);
+    checkWhole("epochs:", epochs, 1);
+    const { contextLength } = model.config;
+    const { length: given } = options;
+    if (given !== undefined && (given > contextLength || given < 1)) {
+      throw new RangeError(
+        `Cannot train on rows of ${given} tokens: the model's context has ${contextLength} positions`,
+      );
+    }
+    const sequences = toSequences(dataset, model.tokenizer, given ?? contextLength);
+    this.#sequences = sequences;
+    this.#options = { batchSize, accumulation, seed };
+    const longest = sequences.reduce((most, { ids }) => Math.max(most, ids.length), 1);
+    this.length = given ?? Math.min(contextLength, Math.max(longest, LEAST_LENGTH));
+    const { steps } = options;
+    if (steps !== undefined) checkWhole("steps:", steps, 1);
+    let total = 0;
+    // Each epoch is packed anew, so its number of batches is known only after packing.
+    for (let epoch = 0; steps === undefined ? epoch < epochs : total < steps; epoch++) {
+      const own = Math.ceil(this.#pack(epoch).length / accumulation);
+      this.#epochs.push(own);
+      total += own;
+    }
+    this.steps = steps ?? total;
+  }
+
+  #pack(epoch: number): PackedBatch[] {
+    const { seed, batchSize: rows } = this.#options;
+    return epochBatches(this.#sequences, { seed, epoch, rows, length: this.length });
+  }
+
+  /** The batches of a step, and its epoch, counted from 0. */
+  at(step: number): { epoch: number; batches: PackedBatch[] } {
+    let epoch = 0;
+    let inside = step;
+    while (inside >= this.#epochs[epoch]) inside -= this.#epochs[epoch++];
+    if (this.#open?.epoch !== epoch) this.#open = { epoch, batches: this.#pack(epoch) };
+    const { accumulation } = this.#options;
+    const from = inside * accumulation;
+    return { epoch, batches: this.#open.batches.slice(from, from + accumulation) };
+  }
+}
+
+/** Counts tokens and the time that they take, from the second read on. */
+class Clock {
+  #start: { time: number; tokens: number } | null = null;
+  rate = 0;
+
+  mark(tokens: number): void {
+    const time = performance.now();
+    if (this.#start) this.rate = 1000 * (tokens - this.#start.tokens) / (time - this.#start.time);
+    else this.#start = { time, tokens };
+  }
+}
+
+/** A run that can be stepped, stopped, saved and resumed. `train` is the short way. */
+export class Trainer implements Disposable {
+  /** The model that is trained. */
+  readonly model: LanguageModel;
+  /** Steps of the whole run. */
+  readonly steps: number;
+  /** Steps made so far. */
+  step = 0;
+  /** @ignore The parameters, the optimizer, and the recorded step. */
+  readonly inner: TrainStep;
+  readonly #batches: Batches;
+  readonly #options: TrainOptions;
+  #tokens = 0;
+  readonly #clock = new Clock();
+  /** Steps between reads. */
+  #block = 1;
+
+  /** Checks the options and the data. Throws a RangeError or TypeError if something makes no sense. */
+  constructor(model: LanguageModel, dataset: Dataset, options: TrainOptions = {}) {
+    const { learningRate = 2e-4, warmup = 0, readEvery } = options;
+    if (!(learningRate > 0 && Number.isFinite(learningRate))) {
+      throw new RangeError(
+        `Cannot train at learning rate ${learningRate}: wanted a number above 0`,
+      );
+    }
+    checkWhole("a warm-up of", warmup, 0);
+    if (readEvery !== undefined) checkWhole("readEvery:", readEvery, 1);
+    this.model = model;
+    this.#options = options;
+    this.#batches = new Batches(model, dataset, options);
+    this.steps = this.#batches.steps;
+    this.inner = new TrainStep(model, options);
+  }
+
+  /** Tokens of a row. */
+  get length(): number {
+    return this.#batches.length;
+  }
+
+  /** The learning rate of the step after `done` steps. */
+  #rate(done: number): number {
+    const { learningRate = 2e-4, schedule: kind = "cosine", warmup = 0 } = this.#options;
+    return learningRate * scheduleFactor(done, { kind, steps: this.steps, warmup });
+  }
+
+  /**
+   * Makes the next steps, at most up to step `until`, and tells about them. Between two yields of one read the weights do not
+   * change; after the last of them they are those of `step`.
+   *
+   * @throws {Error} if the loss is no longer a number
+   */
+  async *run(until: number = this.steps): AsyncGenerator<TrainProgress> {
+    const { adapters } = this.model;
+    for (const adapter of adapters) adapter.training = true;
+    try {
+      yield* this.#run(until);
+    } finally {
+      for (const adapter of adapters) adapter.training = false;
+    }
+  }
+
+  async *#run(until: number): AsyncGenerator<TrainProgress> {
+    const { seed = 0, readEvery } = this.#options;
+    const last = Math.min(until, this.steps);
+    while (this.step < last) {
+      const count = Math.min(readEvery ?? this.#block, last - this.step);
+      const told: Omit<TrainProgress, "loss" | "gradNorm" | "tokensPerSecond">[] = [];
+      const start = performance.now();
+      for (let i = 0; i < count; i++) {
+        const { epoch, batches } = this.#batches.at(this.step);
+        const learningRate = this.#rate(this.step);
+        this.step++;
+        for (const adapter of this.model.adapters) adapter.beginStep(seed, this.step);
+        this.inner.run(batches, this.step, learningRate);
+        for (const { tokens } of batches) this.#tokens += tokens;
+        told.push({
+          step: this.step,
+          steps: this.steps,
+          epoch: epoch + 1,
+          learningRate,
+          tokens: this.#tokens,
+        });
+      }
+      const found = await this.inner.read();
+      const spent = performance.now() - start;
+      if (spent < READ_MILLISECONDS / 2) this.#block = Math.min(2 * count, MOST_QUEUED);
+      this.#clock.mark(this.#tokens);
+      for (const [i, { loss, gradNorm }] of found.entries()) {
+        if (!Number.isFinite(loss)) throw divergedAt(told[i].step, loss, told[i].learningRate);
+        yield { ...told[i], loss, gradNorm, tokensPerSecond: this.#clock.rate };
+      }
+    }
+  }
+
+  /** Frees gradients and moments. The weights stay. */
+  [Symbol.dispose](): void {
+    this.inner.dispose();
+  }
+}
+
+function divergedAt(step: number, loss: number, rate: number): Error {
+  return new Error(
+    `Cannot go on: the loss is ${loss} at step ${step}, at learning rate ${rate}. Lower the learning rate, or warm it up`,
+  );
+}
+
+/**
+ * Trains a model's trainable parameters: those of its adapters, or with `trainable: "all"` its own. Sequences are packed into
+ * rows, logits are computed only where there are labels, and each step is one replayed recording.
+ *
+ * @param model a model with an adapter, or loaded with `trainable: "all"`
+ * @param dataset examples (the loss is on their answers), texts, or sequences
+ * @param options how long, how fast
+ * @returns for each step its number and loss. Losses are read in blocks; when the last of a block is given, the weights are
+ * those after that step
+ * @throws {TypeError} if nothing is trainable
+ * @throws {RangeError} if the data set is empty or an option makes no sense
+ * @throws {Error} if the loss is no longer a number
+ *
+ * @example
+ * ```ts
+ * import { openDevice, randomModel, train } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * const model = randomModel(device, {
+ *   model_type: "llama",
+ *   vocab_size: 64,
+ *   hidden_size: 32,
+ *   intermediate_size: 64,
+ *   num_hidden_layers: 1,
+ *   num_attention_heads: 2,
+ *   max_position_embeddings: 16,
+ * }, { trainable: "all" });
+ * const ids = Int32Array.from({ length: 16 }, (_, i) => i % 4);
+ * const labels = ids.map((id) => (id + 1) % 4);
+ * const run = train(model, [{ ids, labels }], { epochs: 5, batchSize: 1, learningRate: 1e-2 });
+ * for await (const { step, loss } of run) console.log(step, loss);
+ * ```
+ */
+export async function* train(
+  model: LanguageModel,
+  dataset: Dataset,
+  options: TrainOptions = {},
+): AsyncGenerator<TrainProgress> {
+  using trainer = new Trainer(model, dataset, options);
+  yield* trainer.run();
+}
