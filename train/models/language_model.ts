@@ -55,6 +55,7 @@ export abstract class LanguageModel extends Module {
   readonly adapters: Set<Adapter> = new Set();
 
   /** Keeps what all architectures share. */
+  /** Keeps what all architectures share. */
   constructor(device: Device, config: ModelConfig, configJson: Json) {
     super();
     this.device = device;

@@ -214,11 +214,13 @@ export class Llama extends LanguageModel {
     this.#head = config.tiedEmbeddings ? null : new Linear(parts.tensor("lm_head.weight"));
   }
 
+  /** `model`, and `lm_head` where the output layer is not the embedding itself. */
   override *children(): Generator<Named<Module>> {
     yield ["model", this.#body];
     if (this.#head) yield ["lm_head", this.#head];
   }
 
+  /** The embedding and all blocks. */
   protected override hidden(ids: Tensor, positions: Tensor, cache?: KeyValueCache): Tensor {
     let x = this.#body.embedding.forward(ids);
     for (const [i, block] of this.#body.blocks.entries()) {
@@ -227,11 +229,13 @@ export class Llama extends LanguageModel {
     return x;
   }
 
+  /** Takes rows out of hidden states. */
   protected override take(hidden: Tensor, places: Tensor): Tensor {
     const { hiddenSize } = this.config;
     return embedding(reshape(hidden, [hidden.size / hiddenSize, hiddenSize]), places);
   }
 
+  /** The final normalization and the output layer. */
   protected override head(hidden: Tensor): Tensor {
     const x = this.#body.norm.forward(hidden);
     return this.#head
@@ -239,6 +243,7 @@ export class Llama extends LanguageModel {
       : matmul(x, this.#body.embedding.weight, { transposeB: true });
   }
 
+  /** Puts another linear layer in the place of the one at `path`, such as `model.layers.0.mlp.up_proj`. */
   override replaceLinear(path: string, layer: LinearLayer): void {
     const [, index, group, name] = /^model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)$/.exec(path) ??
       [];

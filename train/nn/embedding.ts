@@ -12,6 +12,7 @@ export class Embedding extends Module {
   /** f32 [tokens, columns]. */
   readonly weight: Tensor;
 
+  /** Takes the weight f32 [tokens, columns] as it is. */
   constructor(weight: Tensor) {
     super();
     this.weight = weight;
@@ -22,6 +23,7 @@ export class Embedding extends Module {
     return embedding(this.weight, ids);
   }
 
+  /** `weight`. */
   override *tensors(): Generator<Named<Tensor>> {
     yield ["weight", this.weight];
   }

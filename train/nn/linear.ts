@@ -26,6 +26,7 @@ export abstract class LinearLayer extends Module {
   /** The adapter on this layer, if there is one. */
   branch: Branch | null = null;
 
+  /** Keeps what dense and quantized layers share. */
   constructor(shape: readonly [number, number], bias: Tensor | null) {
     super();
     this.shape = shape;
@@ -63,27 +64,33 @@ export class Linear extends LinearLayer {
   /** f32 [outFeatures, inFeatures]. */
   readonly weight: Tensor;
 
+  /** Takes an f32 weight [outFeatures, inFeatures] and a bias [outFeatures] as they are, without copies. */
   constructor(weight: Tensor, bias: Tensor | null = null) {
     super([weight.shape[0], weight.shape[1]], bias);
     this.weight = weight;
   }
 
+  /** Bytes of the weight in memory. */
   override get weightBytes(): number {
     return this.weight.bytes;
   }
 
+  /** One product in 32 bits, with the residual added within it. */
   protected override product(x: Tensor, residual?: Tensor): Tensor {
     return matmul(x, this.weight, { transposeB: true, add: residual });
   }
 
+  /** The layer's own weight: not to be freed. */
   override dense(): Tensor {
     return this.weight;
   }
 
+  /** Frees the weight, but not the bias. */
   override dispose(): void {
     this.weight.dispose();
   }
 
+  /** `weight`, and `bias` if there is one. */
   override *tensors(): Generator<Named<Tensor>> {
     yield ["weight", this.weight];
     if (this.bias) yield ["bias", this.bias];
@@ -95,27 +102,33 @@ export class QuantizedLinear extends LinearLayer {
   /** The weight, in any scheme. */
   readonly weight: QuantizedTensor;
 
+  /** Takes a quantized weight and a bias [outFeatures] as they are, without copies. */
   constructor(weight: QuantizedTensor, bias: Tensor | null = null) {
     super(weight.shape, bias);
     this.weight = weight;
   }
 
+  /** Bytes of the weight in memory. */
   override get weightBytes(): number {
     return this.weight.bytes;
   }
 
+  /** One product that decodes the weight as it goes, with the residual added within it. */
   protected override product(x: Tensor, residual?: Tensor): Tensor {
     return this.weight.multiply(x, { add: residual });
   }
 
+  /** The decoded weight, f32 [outFeatures, inFeatures]: the caller frees it. */
   override dense(): Tensor {
     return this.weight.dequantize();
   }
 
+  /** Frees the weight, but not the bias. */
   override dispose(): void {
     this.weight.dispose();
   }
 
+  /** `bias` if there is one; the quantized weight is no tensor. */
   override *tensors(): Generator<Named<Tensor>> {
     if (this.bias) yield ["bias", this.bias];
   }

@@ -14,6 +14,7 @@ export class RmsNorm extends Module {
   /** Added to the mean square. */
   readonly epsilon: number;
 
+  /** Takes the gain f32 [columns] as it is. */
   constructor(weight: Tensor, epsilon: number) {
     super();
     this.weight = weight;
@@ -25,6 +26,7 @@ export class RmsNorm extends Module {
     return rmsNorm(x, this.weight, this.epsilon);
   }
 
+  /** `weight`. */
   override *tensors(): Generator<Named<Tensor>> {
     yield ["weight", this.weight];
   }
