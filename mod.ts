@@ -118,6 +118,12 @@ export { ropeTable, type RopeTableOptions } from "./train/models/rope_table.ts";
 export { saveModel, type SaveModelOptions } from "./train/models/save.ts";
 
 // train/optim and the trainer
+export { loadCheckpoint, saveCheckpoint } from "./train/checkpoint.ts";
 export { type AdamWOptions } from "./train/optim/adamw.ts";
 export { scheduleFactor, type ScheduleKind, type ScheduleOptions } from "./train/optim/schedule.ts";
 export { train, Trainer, type TrainOptions, type TrainProgress } from "./train/loop.ts";
+
+// train/adapters: small trained parts beside a frozen model, in PEFT's format
+export { addLora, Lora, type LoraOptions, mergeAdapter } from "./train/adapters/lora.ts";
+export { type BranchDropout, LoraBranch } from "./train/adapters/lora_branch.ts";
+export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapters/peft.ts";

@@ -77,6 +77,8 @@ function checkWhole(name: string, value: number, least: number): void {
 class Batches {
   readonly length: number;
   readonly steps: number;
+  /** The most labels in a batch. */
+  readonly mostTargets: number;
   readonly #sequences: readonly Sequence[];
   readonly #options: Required<Pick<TrainOptions, "batchSize" | "accumulation" | "seed">>;
   /** How many steps each epoch has; the last one may be cut. */
@@ -103,14 +105,17 @@ class Batches {
     this.length = given ?? Math.min(contextLength, Math.max(longest, LEAST_LENGTH));
     const { steps } = options;
     if (steps !== undefined) checkWhole("steps:", steps, 1);
-    let total = 0;
-    // Each epoch is packed anew, so its number of batches is known only after packing.
+    let [total, mostTargets] = [0, 0];
+    // Each epoch is packed anew, so how many batches it has, and of how many labels, is known only after packing.
     for (let epoch = 0; steps === undefined ? epoch < epochs : total < steps; epoch++) {
-      const own = Math.ceil(this.#pack(epoch).length / accumulation);
+      const batches = this.#pack(epoch);
+      for (const { targets } of batches) mostTargets = Math.max(mostTargets, targets);
+      const own = Math.ceil(batches.length / accumulation);
       this.#epochs.push(own);
       total += own;
     }
     this.steps = steps ?? total;
+    this.mostTargets = mostTargets;
   }
 
   #pack(epoch: number): PackedBatch[] {
@@ -173,12 +178,21 @@ export class Trainer implements Disposable {
     this.#options = options;
     this.#batches = new Batches(model, dataset, options);
     this.steps = this.#batches.steps;
-    this.inner = new TrainStep(model, options);
+    const { length, mostTargets } = this.#batches;
+    const batchPlaces = length * (options.batchSize ?? 8);
+    this.inner = new TrainStep(model, { ...options, mostTargets, batchPlaces });
   }
 
   /** Tokens of a row. */
   get length(): number {
     return this.#batches.length;
+  }
+
+  /** What must be equal between a run and the checkpoint that it goes on from, as a text. */
+  get identity(): string {
+    const { batchSize = 8, accumulation = 1, seed = 0 } = this.#options;
+    const { length } = this.#batches;
+    return JSON.stringify({ steps: this.steps, length, batchSize, accumulation, seed });
   }
 
   /** The learning rate of the step after `done` steps. */

@@ -17,11 +17,15 @@ import { FlatParameters } from "./optim/flat_parameters.ts";
 /** Where more of a batch's places than this have labels, logits are computed everywhere. */
 const DENSE_SHARE = 0.5;
 
-/** Label places are padded to a multiple of this share of a batch, so that few shapes are recorded. */
-const PLACE_SHARE = 1 / 16;
+/** Places with labels are padded to a multiple of this: kernels work on groups of rows. */
+const PLACES_MULTIPLE = 8;
 
 /** How steps are made. */
 export interface TrainStepOptions extends AdamWOptions {
+  /** The most labels that a batch of the run has: all batches are padded to it, so that one shape is recorded. */
+  readonly mostTargets: number;
+  /** The places of a batch. */
+  readonly batchPlaces: number;
   /** `false` runs every step eagerly instead of replaying a recording; the weights are bit-identical. */
   readonly replay?: boolean;
 }
@@ -33,43 +37,31 @@ export class TrainStep {
   /** The optimizer. */
   readonly optimizer: AdamW;
   readonly #device: Device;
-  readonly #accumulate: {
-    dense: (...inputs: StepInput[]) => Tensor;
-    sparse: (...inputs: StepInput[]) => Tensor;
-  };
+  readonly #learn: (...inputs: StepInput[]) => Tensor;
   readonly #update: () => Tensor;
+  /** Places at which logits are computed, or 0 for all. */
+  readonly #places: number;
   #ring: Tensor;
   #used = 0;
   /** For each step that was not read: how many losses it has in the ring, before its norm. */
   readonly #pending: number[] = [];
 
   /** Moves the model's parameters into one buffer, and records nothing yet. */
-  constructor(model: LanguageModel, options: TrainStepOptions = {}) {
+  constructor(model: LanguageModel, options: TrainStepOptions) {
     const { device } = model;
     this.#device = device;
     this.parameters = new FlatParameters(model.parameters());
     this.optimizer = new AdamW(this.parameters, options);
-    const learn = (logits: Tensor, targets: Tensor, count: Tensor) => {
+    const { mostTargets, batchPlaces, replay } = options;
+    const padded = Math.max(1, Math.ceil(mostTargets / PLACES_MULTIPLE)) * PLACES_MULTIPLE;
+    this.#places = padded > DENSE_SHARE * batchPlaces ? 0 : padded;
+    this.#learn = capture(device, (ids, positions, targets, count, places) => {
+      const logits = model.forward(ids, { positions, places });
       const loss = crossEntropy(logits, targets, { count });
       backward(loss);
       this.parameters.gather();
       return loss;
-    };
-    const { replay } = options;
-    this.#accumulate = {
-      dense: capture(
-        device,
-        (ids, positions, targets, count) =>
-          learn(model.forward(ids, { positions }), targets, count),
-        { replay },
-      ),
-      sparse: capture(
-        device,
-        (ids, positions, targets, count, places) =>
-          learn(model.forward(ids, { positions, places }), targets, count),
-        { replay },
-      ),
-    };
+    }, { replay });
     this.#update = capture(device, () => this.optimizer.step(), { replay });
     this.#ring = device.keep(zeros(device, [64]));
   }
@@ -90,40 +82,31 @@ export class TrainStep {
     const targets = batches.reduce((sum, batch) => sum + batch.targets, 0);
     const count = { data: Float32Array.of(Math.max(1, targets)), shape: [1] };
     this.#reserve(batches.length + 1);
-    for (const batch of batches) this.#keep(this.#learn(batch, count));
+    for (const batch of batches) this.#keep(this.#learn(...this.#inputs(batch, count)));
     this.optimizer.prepare(step, learningRate);
     this.#keep(this.#update());
     this.#device.flush();
     this.#pending.push(batches.length);
   }
 
-  #learn(batch: PackedBatch, count: StepInput): Tensor {
-    const { rows, length, labels, targets } = batch;
-    const shape = [rows, length];
-    const ids = { data: batch.ids, shape };
-    const positions = { data: batch.positions, shape };
-    const size = rows * length;
-    if (targets > DENSE_SHARE * size) {
-      const flat = { data: labels, shape: [size] };
-      return this.#accumulate.dense(ids, positions, flat, count);
+  /** A batch as the recorded step takes it. */
+  #inputs({ rows, length, ...batch }: PackedBatch, count: StepInput): StepInput[] {
+    const ids = { data: batch.ids, shape: [rows, length] };
+    const positions = { data: batch.positions, shape: [rows, length] };
+    const { labels } = batch;
+    if (this.#places === 0) {
+      return [ids, positions, { data: labels, shape: [labels.length] }, count];
     }
-    const unit = Math.max(1, Math.ceil(size * PLACE_SHARE));
-    const padded = Math.max(1, Math.ceil(targets / unit)) * unit;
-    const places = new Int32Array(padded);
-    const wanted = new Int32Array(padded).fill(IGNORED);
+    const places = new Int32Array(this.#places);
+    const targets = new Int32Array(this.#places).fill(IGNORED);
     let at = 0;
-    for (let i = 0; i < size; i++) {
+    for (let i = 0; i < labels.length; i++) {
       if (labels[i] === IGNORED) continue;
       places[at] = i;
-      wanted[at++] = labels[i];
+      targets[at++] = labels[i];
     }
-    return this.#accumulate.sparse(
-      ids,
-      positions,
-      { data: wanted, shape: [padded] },
-      count,
-      { data: places, shape: [padded] },
-    );
+    const shape = [this.#places];
+    return [ids, positions, { data: targets, shape }, count, { data: places, shape }];
   }
 
   /** Makes room for so many more numbers in the ring. */

@@ -1,8 +1,9 @@
+import { loadCheckpoint, saveCheckpoint } from "../../train/checkpoint.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { randomModel } from "../../train/models/load.ts";
 import type { Sequence } from "../../train/data/dataset.ts";
-import { Trainer, type TrainOptions } from "../../train/loop.ts";
-import { assert, assertEquals } from "../assert.ts";
+import { train, Trainer, type TrainOptions } from "../../train/loop.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";
 import { device, randomIntegers } from "../device.ts";
 
 const CONFIG = {
@@ -69,4 +70,84 @@ Deno.test("eager and captured runs give bit-identical weights, whenever losses a
     assertEquals(norms, captured.norms);
     assertEquals(await weightsOf(model), wanted);
   }
+});
+
+Deno.test("a run that was stopped and resumed gives the same bytes", async () => {
+  const sequences = makeSequences(60, "last");
+  const options = { steps: 12, batchSize: 2, length: 64, learningRate: 1e-2, seed: 5 };
+  const whole = await trained(sequences, options);
+  const path = `${await Deno.makeTempDir()}/run.safetensors`;
+  {
+    const model = randomModel(device, CONFIG, { seed: 3, trainable: "all" });
+    using trainer = new Trainer(model, sequences, options);
+    for await (const _ of trainer.run(5));
+    await saveCheckpoint(trainer, path);
+  }
+  const model = randomModel(device, CONFIG, { seed: 4, trainable: "all" });
+  using trainer = new Trainer(model, sequences, options);
+  await loadCheckpoint(trainer, path);
+  const losses: number[] = [];
+  for await (const { loss } of trainer.run()) losses.push(loss);
+  assertEquals(losses, whole.losses.slice(5));
+  assertEquals(await weightsOf(model), await weightsOf(whole.model));
+});
+
+Deno.test("a checkpoint of another run is refused", async () => {
+  const sequences = makeSequences(10, "all");
+  const path = `${await Deno.makeTempDir()}/run.safetensors`;
+  const model = randomModel(device, CONFIG, { trainable: "all" });
+  using trainer = new Trainer(model, sequences, { steps: 4, length: 64 });
+  await saveCheckpoint(trainer, path);
+  using other = new Trainer(model, sequences, { steps: 5, length: 64 });
+  await assertRejects(() => loadCheckpoint(other, path), TypeError, '"steps":4');
+});
+
+Deno.test("train() says what is wrong with its options, its data and its model", () => {
+  const model = randomModel(device, CONFIG, { trainable: "all" });
+  const sequences = makeSequences(3, "all");
+  for (
+    const [options, said] of [
+      [{ steps: 0 }, "steps: 0"],
+      [{ epochs: 1.5 }, "epochs: 1.5"],
+      [{ batchSize: 0 }, "batch size of 0"],
+      [{ learningRate: -1 }, "learning rate -1"],
+      [{ length: 65 }, "context has 64 positions"],
+      [{ betas: [0.9, 1] }, "beta 1"],
+    ] as const
+  ) assertThrows(() => new Trainer(model, sequences, options), RangeError, said);
+  assertThrows(() => new Trainer(model, []), RangeError, "empty data set");
+  assertThrows(() => new Trainer(model, ["a text"]), TypeError, "no tokenizer");
+  const frozen = randomModel(device, CONFIG);
+  assertThrows(() => new Trainer(frozen, sequences), TypeError, "addLora");
+});
+
+Deno.test("a step makes no bind group once one has run", async () => {
+  const model = randomModel(device, CONFIG, { trainable: "all" });
+  using trainer = new Trainer(model, makeSequences(40, "all"), {
+    steps: 12,
+    length: 64,
+    batchSize: 2,
+  });
+  for await (const _ of trainer.run(2));
+  const before = device.counters;
+  for await (const _ of trainer.run());
+  assertEquals(device.counters.bindGroups, before.bindGroups);
+  assertEquals(device.counters.pipelines, before.pipelines);
+});
+
+Deno.test("a loss that is no number ends the run with advice", async () => {
+  const model = randomModel(device, CONFIG, { trainable: "all" });
+  const run = train(model, makeSequences(20, "all"), {
+    steps: 30,
+    length: 64,
+    learningRate: 1e30,
+    maxGradNorm: 0,
+  });
+  await assertRejects(
+    async () => {
+      for await (const _ of run);
+    },
+    Error,
+    "Lower the learning rate",
+  );
 });
