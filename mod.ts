@@ -21,6 +21,7 @@ export { backward, type BackwardRule, type Node, noGrad } from "./core/autograd.
 export type { Binding, Texels, Uniform } from "./core/binding.ts";
 export {
   capture,
+  type CapturedStep,
   type CaptureOptions,
   type HostArray,
   type StepInput,

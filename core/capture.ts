@@ -6,7 +6,7 @@
 import type { Command } from "./commands.ts";
 import type { Device } from "./device.ts";
 import type { Entry } from "./binding.ts";
-import { planMemory } from "./plan.ts";
+import { planMemory, type PlannedBlock, releasePlan } from "./plan.ts";
 import { Storage } from "./pool.ts";
 import { showShape } from "./shape.ts";
 import { dtypeOf, empty, type Tensor, tensor, type TypedArray } from "./tensor.ts";
@@ -31,6 +31,14 @@ export interface CaptureOptions {
   readonly replay?: boolean;
 }
 
+/** A step that `capture` made: call it with the step's inputs, as tensors or as numbers on the host. */
+export interface CapturedStep<R extends StepResult> extends Disposable {
+  /** Runs the step; what it returns is overwritten by the next call. */
+  (...inputs: StepInput[]): R;
+  /** Gives the memory of all recordings back, results included. The next call records anew. */
+  dispose(): void;
+}
+
 /** So many shapes are recorded at most: more means that a length changes where it should be padded. */
 const MOST_PLANS = 8;
 
@@ -40,7 +48,8 @@ export class Recorder {
   readonly entries: Entry[] = [];
   /** Tensors whose `grad` the recording has set. */
   readonly leaves: Set<Tensor> = new Set();
-  readonly #owned: Storage[] = [];
+  /** Memory of constants that were uploaded during the recording: it is real, and lives as long as the plan. */
+  readonly owned: Storage[] = [];
 
   /** Appends work. */
   add(entry: Entry): void {
@@ -52,9 +61,9 @@ export class Recorder {
     return new Storage(bytes, null);
   }
 
-  /** Real memory that lives as long as the plan: constants uploaded during the recording. */
+  /** Keeps memory that an upload took. */
   own(storage: Storage): void {
-    this.#owned.push(storage);
+    this.owned.push(storage);
   }
 }
 
@@ -63,6 +72,16 @@ interface Plan<R> {
   readonly inputs: readonly Tensor[];
   readonly commands: readonly Command[];
   readonly result: R;
+  /** The blocks of what the step computes. */
+  readonly blocks: readonly PlannedBlock[];
+  /** What was uploaded: constants. */
+  readonly owned: readonly Storage[];
+}
+
+function release<R>(device: Device, plan: Plan<R>): void {
+  releasePlan(plan.blocks, device.pool);
+  for (const storage of plan.owned.toReversed()) device.free(storage);
+  for (const input of plan.inputs.toReversed()) input.dispose();
 }
 
 function isTensor(input: StepInput): input is Tensor {
@@ -107,11 +126,13 @@ function record<R extends StepResult>(
   }
   const pinned = new Set(tensorsIn(result).map((t) => t.storage));
   for (const leaf of recorder.leaves) if (leaf.grad) pinned.add(leaf.grad.storage);
-  planMemory(recorder.entries, pinned, device.pool);
+  const blocks = planMemory(recorder.entries, pinned, device.pool);
   return {
     inputs: fixed,
     commands: recorder.entries.flatMap((entry) => device.resolve(entry)),
     result,
+    blocks,
+    owned: recorder.owned,
   };
 }
 
@@ -120,12 +141,14 @@ function record<R extends StepResult>(
  * calls nothing of it runs but the GPU's work, so what changes per step (learning rate, position, seed) must be in an input or in
  * another tensor that is written before the call.
  *
- * Tensors made in the step live in memory that the plan owns, shared among those whose lives do not overlap.
+ * Tensors made in the step live in memory that the plan owns, shared among those whose lives do not overlap. The plan keeps it
+ * until `dispose`.
  *
  * @param device the device of all tensors in the step
  * @param step what to record; it may not read tensors, nor be async
  * @param options `replay: false` runs eagerly
- * @returns a function with the step's inputs, as tensors or as numbers on the host; what it returns is overwritten by the next call
+ * @returns a function with the step's inputs, as tensors or as numbers on the host; what it returns is overwritten by the next
+ * call, and gone after its `dispose()`
  * @throws {TypeError} if the step reads a tensor or returns a promise
  * @throws {RangeError} on the ninth different shape of inputs
  *
@@ -145,10 +168,10 @@ export function capture<R extends StepResult>(
   device: Device,
   step: (...inputs: Tensor[]) => R,
   options: CaptureOptions = {},
-): (...inputs: StepInput[]) => R {
+): CapturedStep<R> {
   if (options.replay === false) return eager(device, step);
   const plans = new Map<string, Plan<R>>();
-  return (...inputs) => {
+  const call = (...inputs: StepInput[]) => {
     if (device.recorder) throw new TypeError("Cannot call a captured step inside capture()");
     const key = keyOf(inputs);
     let plan = plans.get(key);
@@ -165,15 +188,30 @@ export function capture<R extends StepResult>(
     device.enqueue(plan.commands);
     return plan.result;
   };
+  return disposable(call, () => {
+    for (const plan of [...plans.values()].reverse()) release(device, plan);
+    plans.clear();
+  });
+}
+
+function disposable<R extends StepResult>(
+  call: (...inputs: StepInput[]) => R,
+  dispose: () => void,
+): CapturedStep<R> {
+  return Object.assign(call, { dispose, [Symbol.dispose]: dispose });
 }
 
 function eager<R extends StepResult>(
   device: Device,
   step: (...inputs: Tensor[]) => R,
-): (...inputs: StepInput[]) => R {
+): CapturedStep<R> {
   let previous: readonly Tensor[] = [];
-  return (...inputs) => {
+  const forget = () => {
     for (const t of previous) t.dispose();
+    previous = [];
+  };
+  const call = (...inputs: StepInput[]) => {
+    forget();
     const result = device.scope(() =>
       step(
         ...inputs.map((input) => isTensor(input) ? input : tensor(device, input.data, input.shape)),
@@ -183,4 +221,5 @@ function eager<R extends StepResult>(
     for (const t of previous) device.keep(t);
     return result;
   };
+  return disposable(call, forget);
 }

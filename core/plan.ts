@@ -5,7 +5,7 @@
  * @module
  */
 import type { Bound, Entry } from "./binding.ts";
-import { type Pool, roundBytes, type Storage } from "./pool.ts";
+import { type Block, type Pool, roundBytes, type Storage } from "./pool.ts";
 
 /** The first and the last entry that use a storage. */
 interface Life {
@@ -19,6 +19,21 @@ interface Life {
 interface Slot {
   readonly bytes: number;
   readonly lives: Life[];
+}
+
+/** A block that a plan took, and the storages that share it. */
+export interface PlannedBlock {
+  readonly block: Block;
+  readonly storages: readonly Storage[];
+}
+
+/** Gives a plan's blocks back, last in, first out: a plan of the same step takes the same ones. */
+export function releasePlan(blocks: readonly PlannedBlock[], pool: Pool): void {
+  for (const { block, storages } of blocks.toReversed()) {
+    // Whoever freed a result of the step gave its block back already.
+    if (storages.every((storage) => storage.block)) pool.release(block);
+    for (const storage of storages) storage.block = null;
+  }
 }
 
 function* storagesOf(entry: Entry): Generator<Storage> {
@@ -60,7 +75,7 @@ export function planMemory(
   entries: readonly Entry[],
   pinned: ReadonlySet<Storage>,
   pool: Pool,
-): void {
+): PlannedBlock[] {
   const lives = livesOf(entries, pinned);
   lives.sort((a, b) => b.bytes - a.bytes || a.first - b.first);
   const slots: Slot[] = [];
@@ -71,8 +86,10 @@ export function planMemory(
     if (free) free.lives.push(life);
     else slots.push({ bytes: life.bytes, lives: [life] });
   }
-  for (const slot of slots) {
+  return slots.map((slot) => {
     const block = pool.acquire(slot.bytes);
-    for (const life of slot.lives) life.storage.block = block;
-  }
+    const storages = slot.lives.map((life) => life.storage);
+    for (const storage of storages) storage.block = block;
+    return { block, storages };
+  });
 }

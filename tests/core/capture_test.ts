@@ -10,7 +10,7 @@ import { gradNorm } from "../../kernels/optim/grad_norm.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { scale } from "../../kernels/pointwise/scale.ts";
 import { viewOf } from "../../core/tensor.ts";
-import { assert, assertEquals, assertThrows } from "../assert.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";
 import { device, randomIntegers, randomNumbers } from "../device.ts";
 
 /** Trains a small network for some steps over two shapes of batch, and returns its weights. */
@@ -118,6 +118,31 @@ Deno.test("capture() uploads constants once", async () => {
   const step = capture(device, (x) => add(x, tensor(device, new Float32Array([100]))));
   for (const value of [1, 2]) {
     assertEquals(await step({ data: new Float32Array([value]), shape: [1] }).item(), 100 + value);
+  }
+});
+
+Deno.test("a captured step's dispose() gives its memory back, and the next call records anew", async () => {
+  const x = tensor(device, new Float32Array(64).fill(1));
+  const before = device.memory.live;
+  for (const replay of [true, false]) {
+    const step = capture(device, (y) => {
+      const constant = tensor(device, new Float32Array(64).fill(5));
+      return scale(add(add(x, y), constant), 2);
+    }, { replay });
+    const input = { data: new Float32Array(64).fill(2), shape: [64] };
+    let groups = 0;
+    for (let round = 0; round < 2; round++) {
+      const result = step(input);
+      assertEquals((await result.read())[63], 16);
+      assert(device.memory.live > before);
+      if (round === 1) result.dispose();
+      step.dispose();
+      step.dispose();
+      assertEquals(device.memory.live, before, `replay ${replay}`);
+      await assertRejects(() => result.read(), TypeError, "a tensor that was freed");
+      if (round === 0) groups = device.counters.bindGroups;
+    }
+    if (replay) assertEquals(device.counters.bindGroups, groups, "the same buffers are taken");
   }
 });
 
