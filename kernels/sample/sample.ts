@@ -7,7 +7,7 @@ import { floatBits, uniform } from "../../core/binding.ts";
 import { constant } from "../../core/constant.ts";
 import { kernel } from "../../core/kernel.ts";
 import randomCode from "../../core/random.wgsl" with { type: "text" };
-import { checkDType, rowsAndColumns } from "../../core/shape.ts";
+import { checkDType, checkIsShape, rowsAndColumns } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
 import { ROWS_WGSL } from "../rows.ts";
 import code from "./sample.wgsl" with { type: "text" };
@@ -45,7 +45,7 @@ export function checkSampleOptions({ temperature = 0, topK = 0, topP = 1 }: Samp
  * @param logits f32 [rows, classes]
  * @param options temperature, topK, topP
  * @param state u32 [2]: seed and step, for temperatures above 0. The same state gives the same tokens on every machine, but for
- * rounding in `log`
+ * rounding in `log`. With u32 [2 + rows], each row's stream follows, by default its index: a row draws the same wherever it stands
  * @returns i32 [rows]
  *
  * @example
@@ -69,7 +69,16 @@ export function sample(logits: Tensor, options: SampleOptions = {}, state?: Tens
   const { device } = logits;
   const [rows, classes] = rowsAndColumns(logits);
   const out = empty(device, [rows], "i32");
-  const params = uniform(rows, classes, topK, floatBits(topP), floatBits(temperature));
+  const hasStreams = state !== undefined && state.size > 2;
+  if (hasStreams) checkIsShape("sample", state, [2 + rows], "the state with streams");
+  const params = uniform(
+    rows,
+    classes,
+    topK,
+    floatBits(topP),
+    floatBits(temperature),
+    hasStreams ? 1 : 0,
+  );
   const bindings = [
     logits,
     state ?? constant(device, "no state", () => new Uint32Array(2)),

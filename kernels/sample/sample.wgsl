@@ -2,10 +2,10 @@
 // keep the top k logits, of these the fewest whose probabilities sum to p (Holtzman et al., arXiv 1904.09751), and draw from the
 // rest by the Gumbel trick: the largest of x / T − log(−log u). The thresholds are found bit by bit, without sorting: floats as
 // whole numbers in the same order.
-struct Params { rows: u32, classes: u32, top_k: u32, top_p: f32, temperature: f32 }
+struct Params { rows: u32, classes: u32, top_k: u32, top_p: f32, temperature: f32, has_streams: u32 }
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
-@group(0) @binding(1) var<storage, read> state: array<u32>; // seed, step
+@group(0) @binding(1) var<storage, read> state: array<u32>; // seed, step, each row's stream
 @group(0) @binding(2) var<storage, read_write> out: array<i32>;
 @group(0) @binding(3) var<uniform> params: Params;
 
@@ -67,6 +67,10 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index) la
       threshold = max(threshold, key);
     }
   }
+  var stream = row;
+  if (params.has_streams == 1u) {
+    stream = state[2u + row];
+  }
   var value = -3.4e38;
   var index = 0u;
   for (var i = lane; i < params.classes; i += LANES) {
@@ -75,7 +79,7 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index) la
       continue;
     }
     if (params.temperature > 0.0) {
-      let bits = threefry(vec2<u32>(state[0], row), vec2<u32>(state[1], i)).x;
+      let bits = threefry(vec2<u32>(state[0], stream), vec2<u32>(state[1], i)).x;
       let u = (f32(bits >> 9u) + 0.5) * 0x1p-23; // strictly between 0 and 1
       x = x / params.temperature - log(-log(u));
     }

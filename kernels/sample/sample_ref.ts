@@ -6,7 +6,7 @@ export function sampleRef(
   options: { temperature: number; topK: number; topP: number },
   seed: number,
   step: number,
-  row: number,
+  stream: number,
 ): number {
   const { temperature, topK, topP } = options;
   const order = Array.from({ length: logits.length }, (_, i) => i)
@@ -22,7 +22,7 @@ export function sampleRef(
     kept = kept.slice(0, last);
   }
   const score = (i: number) => {
-    const bits = threefry([seed, row], [step, i])[0];
+    const bits = threefry([seed, stream], [step, i])[0];
     return logits[i] / temperature - Math.log(-Math.log(((bits >>> 9) + 0.5) * 2 ** -23));
   };
   return kept.reduce((best, i) => score(i) > score(best) ? i : best);

@@ -34,6 +34,23 @@ Deno.test("sample() draws as the reference does, with topK and topP", async () =
   }
 });
 
+Deno.test("sample() draws a row's tokens from its stream, wherever it stands", async () => {
+  const row = randomNumbers(300, 3);
+  const logits = tensor(device, Float32Array.from({ length: 900 }, (_, i) => row[i % 300]), [
+    3,
+    300,
+  ]);
+  const state = tensor(device, new Uint32Array([11, 4, 7, 0, 7]));
+  const options = { temperature: 1, topK: 0, topP: 1 };
+  const drawn = await sample(logits, options, state).read();
+  assertEquals(
+    Array.from(drawn),
+    [7, 0, 7].map((stream) => sampleRef(row, options, 11, 4, stream)),
+  );
+  const short = tensor(device, new Uint32Array(4));
+  assertThrows(() => sample(logits, options, short), RangeError, "wanted [5]");
+});
+
 Deno.test("sample() draws with the model's frequencies", async () => {
   const probabilities = [0.5, 0.3, 0.15, 0.05];
   const rows = 4000;
