@@ -16,6 +16,8 @@ export interface PackedBatch {
   readonly positions: Int32Array<ArrayBuffer>;
   /** The token that should follow each, or −100. */
   readonly labels: Int32Array<ArrayBuffer>;
+  /** Which of the sequences each place belongs to, counted from 0 as they were given; −1 in empty places. */
+  readonly sequences: Int32Array<ArrayBuffer>;
   /** How many rows. */
   readonly rows: number;
   /** Places in a row. */
@@ -49,6 +51,7 @@ function emptyBatch(rows: number, length: number): OpenBatch {
     ids: new Int32Array(rows * length),
     positions: new Int32Array(rows * length),
     labels: new Int32Array(rows * length).fill(IGNORED),
+    sequences: new Int32Array(rows * length).fill(-1),
     rows,
     length,
     open: Array.from({ length: rows }, (_, row) => ({ from: row * length, used: 0 })),
@@ -108,6 +111,7 @@ export function pack(sequences: readonly Sequence[], { length, rows }: PackOptio
     const at = row.from + row.used;
     current.ids.set(ids, at);
     current.labels.set(labels, at);
+    current.sequences.fill(i, at, at + ids.length);
     countUp(current.positions, at, at + ids.length);
     row.used += ids.length;
   }

@@ -12,6 +12,7 @@ Deno.test("pack() fills the first row with room, restarts positions, ignores emp
   assertEquals(first.ids, Int32Array.of(1, 2, 3, 6, 4, 5, 7, 8));
   assertEquals(first.positions, Int32Array.of(0, 1, 2, 0, 0, 1, 0, 1));
   assertEquals(first.labels, Int32Array.of(-1, -2, -3, -6, -4, -5, -7, -8));
+  assertEquals(first.sequences, Int32Array.of(0, 0, 0, 2, 1, 1, 3, 3));
   assertEquals([first.rows, first.length, first.targets, second, none], [
     2,
     4,
@@ -26,6 +27,7 @@ Deno.test("pack() begins a batch where no row has room, and pads the last", () =
   assertEquals(batch.ids, Int32Array.of(4, 5, 0, 0));
   assertEquals(batch.positions, Int32Array.of(0, 1, 0, 1));
   assertEquals(batch.labels, Int32Array.of(-4, -5, -100, -100));
+  assertEquals(batch.sequences, Int32Array.of(1, 1, -1, -1));
   assertEquals(batch.targets, 2);
 });
 
