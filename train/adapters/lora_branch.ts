@@ -1,0 +1,71 @@
+/**
+ * LoRA beside one linear layer.
+ *
+ * @module
+ */
+import type { Tensor } from "../../core/tensor.ts";
+import { matmul } from "../../kernels/linear/matmul.ts";
+import { dropout } from "../../kernels/pointwise/dropout.ts";
+import type { Branch } from "../nn/linear.ts";
+import type { Named } from "../nn/module.ts";
+
+/** Dropout on a branch's input. */
+export interface BranchDropout {
+  /** The probability of zero. */
+  readonly p: number;
+  /** u32 [2], seed and step, shared by all branches. */
+  readonly state: Tensor;
+  /** Which of the branches this is, so that each has masks of its own. */
+  readonly site: number;
+  /** Whose `training` says if elements are dropped. */
+  readonly lora: { readonly training: boolean };
+}
+
+/** What LoRA adds to one linear layer: `scaling · B · A · x`. */
+export class LoraBranch implements Branch {
+  /** f32 [r, inFeatures]. */
+  readonly a: Tensor;
+  /** f32 [outFeatures, r]. */
+  readonly b: Tensor;
+  /** The factor of the product: alpha / r, or alpha / √r with rank-stabilized LoRA. */
+  readonly scaling: number;
+  readonly #dropout: BranchDropout | null;
+
+  /** @ignore Use `addLora` or `loadAdapter`. */
+  constructor(a: Tensor, b: Tensor, scaling: number, dropout: BranchDropout | null) {
+    this.a = a;
+    this.b = b;
+    this.scaling = scaling;
+    this.#dropout = dropout;
+  }
+
+  /** The rank. */
+  get r(): number {
+    return this.a.shape[0];
+  }
+
+  /** `base + scaling · dropout(x) · Aᵀ · Bᵀ`, in two products. */
+  forward(x: Tensor, base: Tensor): Tensor {
+    const own = this.#dropout;
+    const input = own?.lora.training ? dropout(x, own.p, own.state, own.site) : x;
+    const inner = matmul(input, this.a, { transposeB: true });
+    return matmul(inner, this.b, { transposeB: true, alpha: this.scaling, add: base });
+  }
+
+  /** `weight + scaling · B · A`, f32 [outFeatures, inFeatures]. */
+  mergeInto(weight: Tensor): Tensor {
+    return matmul(this.b, this.a, { alpha: this.scaling, add: weight });
+  }
+
+  /** A and B by PEFT's names. */
+  *tensors(): Generator<Named<Tensor>> {
+    yield ["lora_A.weight", this.a];
+    yield ["lora_B.weight", this.b];
+  }
+
+  /** Frees A and B. */
+  dispose(): void {
+    this.a.dispose();
+    this.b.dispose();
+  }
+}
