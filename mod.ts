@@ -64,6 +64,7 @@ export type { FourBitType } from "./kernels/quant/tables.ts";
 export { max } from "./kernels/reduce/max.ts";
 export { softmax } from "./kernels/reduce/softmax.ts";
 export { mean, type ReduceOptions, sum } from "./kernels/reduce/sum.ts";
+export { advance, type AdvanceOptions, type GenerationState } from "./kernels/sample/advance.ts";
 export { sample, type SampleOptions } from "./kernels/sample/sample.ts";
 
 // train/files and train/data: checkpoints, tokenizers, data sets
@@ -128,3 +129,6 @@ export { train, Trainer, type TrainOptions, type TrainProgress } from "./train/l
 export { addLora, Lora, type LoraOptions, mergeAdapter } from "./train/adapters/lora.ts";
 export { type BranchDropout, LoraBranch } from "./train/adapters/lora_branch.ts";
 export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapters/peft.ts";
+
+// train/eval: what a model can do
+export { generate, type GenerateOptions, generateTokens } from "./train/eval/generate.ts";
