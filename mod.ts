@@ -131,4 +131,12 @@ export { type BranchDropout, LoraBranch } from "./train/adapters/lora_branch.ts"
 export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapters/peft.ts";
 
 // train/eval: what a model can do
+export { type Accuracy, type AccuracyOptions, evaluateAccuracy } from "./train/eval/accuracy.ts";
+export { majorityBaseline, naiveBayesBaseline } from "./train/eval/baselines.ts";
+export {
+  evaluatePerplexity,
+  type Perplexity,
+  type PerplexityOptions,
+} from "./train/eval/perplexity.ts";
+export type { EvaluationProgress } from "./train/eval/score.ts";
 export { generate, type GenerateOptions, generateTokens } from "./train/eval/generate.ts";
