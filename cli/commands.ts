@@ -15,6 +15,11 @@ export interface CommandEntry {
 /** Every command, in the order of `nibble --help`. */
 export const COMMANDS: readonly CommandEntry[] = [
   {
+    name: "generate",
+    summary: "Let a model, with or without an adapter, go on from prompts",
+    load: () => import("./generate.ts"),
+  },
+  {
     name: "inspect",
     summary: "List a model's tensors, dtypes and sizes, and an adapter's trainable share",
     load: () => import("./inspect.ts"),

@@ -18,6 +18,8 @@ export interface GenerateOptions extends SampleOptions {
   readonly batchSize?: number;
   /** The tokens that end an answer: by default those that the tokenizer and the model's config.json name. */
   readonly endTokens?: readonly number[];
+  /** Called after each batch with the number of prompts that were answered so far. */
+  readonly onProgress?: (answered: number) => void;
 }
 
 /** Prompts of several batches are padded to multiples of this, so that a few sizes of buffer serve all batches. */
@@ -47,8 +49,7 @@ export function answerText(
   return whole.startsWith(before) ? whole.slice(before.length) : tokenizer.decode(answer);
 }
 
-/** The tokenizer of a model that must have one. */
-export function tokenizerOf(model: LanguageModel): Tokenizer {
+function tokenizerOf(model: LanguageModel): Tokenizer {
   if (model.tokenizer) return model.tokenizer;
   throw new TypeError(
     "Cannot generate text: the model has no tokenizer. Set model.tokenizer to what loadTokenizer gives, " +
@@ -155,6 +156,7 @@ export async function generateTokens(
     const length = Math.min(Math.ceil(batch[0].ids.length / grain) * grain, contextLength);
     const given = await generateBatch(model, batch, { ...options, seed, ends: endTokens, length });
     batch.forEach(({ stream }, index) => answers[stream] = given[index]);
+    options.onProgress?.(prompts.length - rows.length + from + batch.length);
   }
   return answers;
 }
@@ -195,6 +197,7 @@ export async function generate(
   prompt: string,
   options?: GenerateOptions,
 ): Promise<string>;
+/** Goes on from several texts at once, and gives the answers in their order. */
 export async function generate(
   model: LanguageModel,
   prompt: readonly string[],

@@ -58,8 +58,12 @@ Deno.test("generateTokens() gives each prompt its own answer, whatever shares it
   const prompts = [12, 1, 40, 12, 7].map((length, i) => tokens(length, i));
   const expected = await Promise.all(prompts.map((prompt) => greedy(prompt, 10)));
   for (const batchSize of [1, 2, 32]) {
-    const answers = await generateTokens(model, prompts, { maxNewTokens: 10, batchSize });
+    const answered: number[] = [];
+    const onProgress = (count: number) => void answered.push(count);
+    const options = { maxNewTokens: 10, batchSize, onProgress };
+    const answers = await generateTokens(model, prompts, options);
     assertEquals(plain(answers), expected, `batches of ${batchSize}`);
+    assertEquals(answered, { 1: [1, 2, 3, 4, 5], 2: [2, 4, 5], 32: [5] }[batchSize]);
   }
 });
 
@@ -123,8 +127,9 @@ Deno.test("generate() turns text into text, with the begin token first", async (
     specialTokens: ["<end>"],
     bosToken: "<end>",
   });
-  const config = { bos_token: "<end>", eos_token: "<end>" };
-  model.tokenizer = new Tokenizer(json, { config });
+  model.tokenizer = new Tokenizer(json, {
+    config: { "bos_token": "<end>", "eos_token": "<end>" },
+  });
   const { bosId, addsBos } = model.tokenizer;
   assert(addsBos);
   const [answer] = await generateTokens(model, [[bosId!, ...model.tokenizer.encode("a cat")]]);
