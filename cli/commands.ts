@@ -20,6 +20,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./generate.ts"),
   },
   {
+    name: "eval",
+    summary: "Measure a model's perplexity on a text, or its accuracy on examples",
+    load: () => import("./eval.ts"),
+  },
+  {
     name: "inspect",
     summary: "List a model's tensors, dtypes and sizes, and an adapter's trainable share",
     load: () => import("./inspect.ts"),

@@ -1,0 +1,142 @@
+/** `nibble eval`: perplexity on a text, or accuracy on examples. */
+import { z } from "zod";
+import { openDevice } from "../core/device.ts";
+import { readJsonl, readText, tokenizeExamples } from "../train/data/dataset.ts";
+import { evaluateAccuracy } from "../train/eval/accuracy.ts";
+import { evaluatePerplexity } from "../train/eval/perplexity.ts";
+import type { EvaluationProgress } from "../train/eval/score.ts";
+import type { Tokenizer } from "../train/files/tokenizer.ts";
+import type { LanguageModel } from "../train/models/language_model.ts";
+import { type Command, defineCommand } from "./command.ts";
+import { ADAPTER_OPTION, MODEL_OPTIONS, openModel } from "./model_options.ts";
+import { jsonSwitch } from "./options.ts";
+import { percent, printJson, printLine } from "./print.ts";
+import { type Progress, progress } from "./progress.ts";
+
+const DATA = "Data";
+
+const OPTIONS = z.strictObject({
+  ...MODEL_OPTIONS,
+  ...ADAPTER_OPTION,
+  text: z.string().min(1).optional().meta({
+    description: "measure the perplexity of this text",
+    placeholder: "FILE",
+    group: DATA,
+  }),
+  window: z.int().min(2).optional().meta({
+    description: "tokens of a window (with --text); the context, 1024 at most",
+    group: DATA,
+  }),
+  data: z.string().min(1).optional().meta({
+    description: "measure the accuracy on this JSONL, a prompt and an answer a line",
+    placeholder: "FILE",
+    group: DATA,
+  }),
+  promptField: z.string().min(1).optional()
+    .meta({ description: "the prompt's key (with --data); prompt", group: DATA }),
+  answerField: z.string().min(1).optional()
+    .meta({ description: "the answer's key (with --data); answer", group: DATA }),
+  limit: z.int().min(1).optional().meta({
+    description: "use only so many examples (with --text: tokens), the first ones",
+    group: DATA,
+  }),
+  json: jsonSwitch(),
+}).refine(({ text, data }) => (text === undefined) !== (data === undefined), {
+  error: ({ input }) =>
+    `found ${
+      (input as { text?: string }).text === undefined ? "neither" : "both"
+    } of --text and --data, wanted one of them`,
+}).refine(({ data, window }) => data === undefined || window === undefined, {
+  error: "--window cuts a text into windows; leave it out with --data",
+}).refine(
+  ({ text, promptField, answerField }) => text === undefined || !(promptField ?? answerField),
+  { error: "--prompt-field and --answer-field name keys of --data; leave them out with --text" },
+);
+
+type EvalChoice = z.output<typeof OPTIONS>;
+
+/** Shows progress in tokens. The bar appears at the first news, since only then it is known how many there are. */
+class TokenProgress implements Disposable {
+  readonly #json: boolean;
+  #bar: Progress | null = null;
+
+  constructor(json: boolean) {
+    this.#json = json;
+  }
+
+  readonly update: EvaluationProgress = (done, total) => {
+    this.#bar ??= progress({ total, label: "Evaluating tokens", json: this.#json });
+    this.#bar.update(done);
+  };
+
+  [Symbol.dispose](): void {
+    this.#bar?.stop();
+  }
+}
+
+async function measureText(
+  model: LanguageModel,
+  tokenizer: Tokenizer,
+  { text, window, limit, json }: EvalChoice,
+): Promise<void> {
+  const ids = tokenizer.encode((await readText(text!)).text).subarray(0, limit);
+  using bar = new TokenProgress(json);
+  const result = await evaluatePerplexity(model, ids, { window, onProgress: bar.update });
+  bar[Symbol.dispose]();
+  if (json) return printJson(result);
+  const { nll, tokens, perplexity } = result;
+  printLine(
+    `Perplexity ${perplexity.toFixed(2)}: ${(nll / tokens).toFixed(4)} nats per token over ${
+      tokens.toLocaleString("en-US")
+    } tokens`,
+  );
+}
+
+async function measureData(
+  model: LanguageModel,
+  tokenizer: Tokenizer,
+  { data, promptField, answerField, limit, json }: EvalChoice,
+): Promise<void> {
+  const examples = (await readJsonl(data!, { promptField, answerField })).slice(0, limit);
+  const { contextLength: maxLength } = model.config;
+  const sequences = tokenizeExamples(tokenizer, examples, { maxLength });
+  using bar = new TokenProgress(json);
+  const result = await evaluateAccuracy(model, sequences, { onProgress: bar.update });
+  bar[Symbol.dispose]();
+  const { accuracy, correct, total, nll, tokens } = result;
+  if (json) return printJson({ accuracy, correct, total, nll, tokens });
+  const count = (number: number) => number.toLocaleString("en-US");
+  printLine(
+    `Accuracy ${percent(accuracy)}: ${count(correct)} of ${count(total)} answers are exact. ` +
+      `${(nll / tokens).toFixed(4)} nats per token over ${count(tokens)} answer tokens`,
+  );
+}
+
+const evaluate: Command = defineCommand({
+  name: "eval",
+  summary: "Measure a model's perplexity on a text, or its accuracy on examples",
+  examples: [
+    [
+      "nibble eval --model ./SmolLM2-135M --quantize nf4 --text heldout.txt --window 256",
+      "what 4 bits cost in perplexity",
+    ],
+    [
+      "nibble eval --model ./SmolLM2-135M --adapter ./my-adapter --data test.jsonl --json",
+      "how many answers are right, for machines",
+    ],
+  ],
+  options: OPTIONS,
+  async run(options) {
+    using device = await openDevice();
+    const model = await openModel(device, options);
+    const { tokenizer } = model;
+    if (!tokenizer) {
+      throw new TypeError(
+        `Cannot evaluate "${options.model}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
+      );
+    }
+    const measure = options.text === undefined ? measureData : measureText;
+    await measure(model, tokenizer, options);
+  },
+});
+export default evaluate;
