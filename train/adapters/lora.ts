@@ -44,6 +44,11 @@ const FIRST_STREAM = 0x6c6f7261;
 /** The adapters on each model. */
 const onModel = new WeakMap<LanguageModel, Set<Lora>>();
 
+/** Every LoRA on a model, merged ones included: whoever trains switches their dropout. */
+export function lorasOn(model: LanguageModel): readonly Lora[] {
+  return [...onModel.get(model) ?? []];
+}
+
 function checkRank(r: number, name: string): void {
   if (Number.isSafeInteger(r) && r >= 1) return;
   throw new RangeError(`Cannot add LoRA: found ${name} ${r}, wanted a whole number of at least 1`);
@@ -108,7 +113,7 @@ export class Lora {
   ) {
     const { device } = model;
     const layers = new Map(model.linearLayers());
-    for (const other of onModel.get(model) ?? []) {
+    for (const other of lorasOn(model)) {
       if (!other.merged) continue;
       throw new TypeError(
         "Cannot add LoRA: found another one merged into the model; call its unmerge(), or mergeAdapter() to keep it for good",
@@ -248,16 +253,21 @@ export class Lora {
     this.#free();
   }
 
-  /** @ignore Merges for good; see `mergeAdapter`. */
+  /** @ignore Frees what `merge` keeps, and the branches; see `mergeAdapter`. */
   mergeForGood(): void {
-    if (this.#state === "on") this.merge();
     for (const layer of this.#originals.values()) layer.dispose();
     this.#originals.clear();
     this.#free();
   }
 
   #free(): void {
-    for (const branch of this.branches.values()) branch.dispose();
+    // Training moves all parameters into one buffer: another adapter's may lie beside these, and must not go with them.
+    const shared = new Set<Tensor["storage"]>();
+    for (const other of lorasOn(this.model)) {
+      if (other === this) continue;
+      for (const [, own] of other.parameters()) shared.add(own.storage);
+    }
+    for (const [, own] of this.parameters()) if (!shared.has(own.storage)) own.dispose();
     this.dropoutState?.dispose();
     onModel.get(this.model)?.delete(this);
     this.#state = "gone";
@@ -328,11 +338,13 @@ export function addLora(model: LanguageModel, options: LoraOptions = {}): Lora {
  * ```
  */
 export function mergeAdapter(model: LanguageModel): void {
-  const loras = onModel.get(model);
-  if (!loras?.size) {
+  const loras = lorasOn(model);
+  if (loras.length === 0) {
     throw new TypeError(
       "Cannot merge the adapter: found none on the model; add one with addLora, or load one with loadAdapter",
     );
   }
-  for (const lora of [...loras]) lora.mergeForGood();
+  // All are merged before any is freed: after training they may share a buffer.
+  for (const lora of loras) if (!lora.merged) lora.merge();
+  for (const lora of loras) lora.mergeForGood();
 }

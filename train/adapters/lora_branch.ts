@@ -62,10 +62,4 @@ export class LoraBranch implements Branch {
     yield ["lora_A.weight", this.a];
     yield ["lora_B.weight", this.b];
   }
-
-  /** Frees A and B. */
-  dispose(): void {
-    this.a.dispose();
-    this.b.dispose();
-  }
 }

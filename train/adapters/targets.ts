@@ -65,9 +65,7 @@ export function matchTargets(paths: readonly string[], targets: Targets): string
     }
     for (const entry of targets) {
       if (paths.some((path) => isMeant(path, entry))) continue;
-      const near = entry === "all"
-        ? ALL_LINEAR
-        : nearest(entry, entry.includes(".") ? paths : names);
+      const near = nearest(entry, entry.includes(".") ? paths : [...names, ALL_LINEAR]);
       const hint = near === ALL_LINEAR
         ? `; for all layers pass "${ALL_LINEAR}" instead of a list`
         : near
