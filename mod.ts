@@ -68,6 +68,12 @@ export { advance, type AdvanceOptions, type GenerationState } from "./kernels/sa
 export { sample, type SampleOptions } from "./kernels/sample/sample.ts";
 
 // train/files and train/data: checkpoints, tokenizers, data sets
+export {
+  isFourBit,
+  readFourBit,
+  type StoredFourBit,
+  storeFourBit,
+} from "./train/files/bitsandbytes.ts";
 export { type ModelConfig, parseConfig } from "./train/files/config.ts";
 export {
   openCheckpoint,

@@ -7,10 +7,12 @@ import type { Device } from "../../core/device.ts";
 import { Random } from "../../core/random.ts";
 import { sameShape, showShape, sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
-import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { fourBitFromBytes, quantizeFourBit } from "../../kernels/quant/four_bit.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
+import { isFourBit, readFourBit, type StoredFourBit } from "../files/bitsandbytes.ts";
 import { parseConfig, readConfig } from "../files/config.ts";
+import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
 import type { LanguageModel } from "./language_model.ts";
@@ -18,7 +20,10 @@ import { Llama, llamaWeights, type WeightSpec } from "./llama.ts";
 
 /** How a model is loaded. */
 export interface LoadOptions {
-  /** The scheme of the linear layers' weights; without it they stay in 32 bits. */
+  /**
+   * The scheme of the linear layers' weights; without it they stay as the checkpoint has them: in 32 bits, or in the 4 bits of
+   * bitsandbytes.
+   */
   readonly quantize?: FourBitType;
   /** Quantize the scales too (Dettmers et al., arXiv 2305.14314, section 3). */
   readonly doubleQuant?: boolean;
@@ -49,14 +54,59 @@ function checkOptions({ quantize, doubleQuant, blockSize, trainable }: LoadOptio
   }
 }
 
+/** A weight as a checkpoint has it. */
+type Stored = Float32Array<ArrayBuffer> | StoredFourBit;
+
+/** Throws unless a weight that is in 4 bits already is what the options ask for. What they leave open is as it is stored. */
+function checkStored(
+  { type, blockSize, shape, bytes }: StoredFourBit,
+  spec: WeightSpec,
+  options: LoadOptions,
+): void {
+  if (!sameShape(shape, spec.shape)) {
+    throw new RangeError(
+      `it has shape ${showShape(shape)}, but config.json calls for ${showShape(spec.shape)}`,
+    );
+  }
+  const isNested = !(bytes.scales instanceof Float32Array);
+  const { quantize = type, doubleQuant = false, blockSize: wanted = blockSize } = options;
+  if (quantize === type && (isNested || !doubleQuant) && wanted === blockSize) return;
+  const show = (scheme: FourBitType, nested: boolean, block: number) =>
+    `${scheme}${nested ? " with doubleQuant" : ""} in blocks of ${block}`;
+  throw new RangeError(
+    `it is stored as ${show(type, isNested, blockSize)}, but ${
+      show(quantize, doubleQuant, wanted)
+    } was asked for; load it without quantize, or quantize the model that it was made from`,
+  );
+}
+
+/** A weight that was stored in 4 bits, on the device. */
+function placeFourBit(
+  device: Device,
+  stored: StoredFourBit,
+  spec: WeightSpec,
+  options: LoadOptions,
+): Tensor | QuantizedTensor {
+  checkStored(stored, spec, options);
+  const weight = fourBitFromBytes(device, stored.bytes, stored.shape, stored);
+  if (spec.role === "linear") return weight;
+  // An output layer can be in 4 bits where a list of one's own of what to skip forgot it. Here it is computed in 32 bits.
+  try {
+    return device.keep(weight.dequantize());
+  } finally {
+    weight.dispose();
+  }
+}
+
 /** A weight in memory, in the form that the options want. */
 async function place(
   device: Device,
-  numbers: Float32Array<ArrayBuffer>,
+  stored: Stored,
   spec: WeightSpec,
   options: LoadOptions,
 ): Promise<Tensor | QuantizedTensor> {
-  const dense = device.keep(tensor(device, numbers, spec.shape));
+  if (!(stored instanceof Float32Array)) return placeFourBit(device, stored, spec, options);
+  const dense = device.keep(tensor(device, stored, spec.shape));
   if (spec.role === "linear" && options.quantize) {
     try {
       return await quantizeFourBit(dense, { ...options, type: options.quantize });
@@ -71,7 +121,7 @@ async function place(
 async function placeAll(
   device: Device,
   specs: ReadonlyMap<string, WeightSpec>,
-  read: (name: string, spec: WeightSpec) => Promise<Float32Array<ArrayBuffer>>,
+  read: (name: string) => Promise<Stored>,
   options: LoadOptions,
 ): Promise<Map<string, Tensor | QuantizedTensor>> {
   const weights = new Map<string, Tensor | QuantizedTensor>();
@@ -79,9 +129,9 @@ async function placeAll(
   for (let from = 0; from < all.length; from += AT_ONCE) {
     const group = await Promise.all(
       all.slice(from, from + AT_ONCE).map(async ([name, spec]) => {
-        const numbers = await read(name, spec);
+        const stored = await read(name);
         try {
-          return [name, await place(device, numbers, spec, options)] as const;
+          return [name, await place(device, stored, spec, options)] as const;
         } catch (error) {
           throw new RangeError(`Cannot load "${name}": ${(error as Error).message}`, {
             cause: error,
@@ -107,13 +157,36 @@ function checkWeights(
         `Cannot load the model in "${folder}": its weights lack "${name}", which config.json calls for`,
       );
     }
-    if (!sameShape(entry.shape, shape)) {
+    if (!isFourBit(source, name) && !sameShape(entry.shape, shape)) {
       throw new RangeError(
         `Cannot load the model in "${folder}": "${name}" has shape ${
           showShape(entry.shape)
         }, but config.json calls for ${showShape(shape)}`,
       );
     }
+  }
+}
+
+/** Whether any weight is in 4 bits. Throws if config.json says so, but none is, or a weight that is would have to be trained. */
+function checkQuantized(
+  source: TensorSource,
+  specs: ReadonlyMap<string, WeightSpec>,
+  says: boolean,
+  folder: string,
+  trainable: LoadOptions["trainable"],
+): void {
+  const quantized = [...specs.keys()].find((name) => isFourBit(source, name));
+  if (says && !quantized) {
+    throw new RangeError(
+      `Cannot load the model in "${folder}": config.json says that its weights are in 4 bits, but no weight has a ` +
+        "quant_state tensor; remove quantization_config from config.json if they are plain",
+    );
+  }
+  if (quantized && trainable === "all") {
+    throw new TypeError(
+      `Cannot train all of the model in "${folder}": "${quantized}" is stored in 4 bits, and frozen. Add an adapter with ` +
+        "addLora, or load the model that it was made from",
+    );
   }
 }
 
@@ -129,13 +202,14 @@ async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
 
 /**
  * Loads a model folder as Hugging Face's `save_pretrained` writes it: config.json, model.safetensors (whole or in shards, in
- * F32, F16 or BF16), and tokenizer.json where there is one.
+ * F32, F16 or BF16), and tokenizer.json where there is one. Checkpoints in bitsandbytes' NF4 and FP4 are loaded as they are.
  *
  * @param device where it shall live
  * @param folder the path of the folder
  * @param options quantization, and what is trained
  * @throws {Error} if a file is missing
- * @throws {RangeError} if the weights do not fit config.json, or an option makes no sense
+ * @throws {RangeError} if the weights do not fit config.json, are in 4 bits other than those asked for, or an option makes no sense
+ * @throws {TypeError} if the architecture or the checkpoint's quantization is not supported, or what is frozen should be trained
  *
  * @example
  * ```ts
@@ -166,7 +240,11 @@ export async function loadModel(
   const specs = llamaWeights(config);
   using source = await openCheckpoint(folder);
   checkWeights(source, specs, folder);
-  const weights = await placeAll(device, specs, (name) => source.readFloats(name), options);
+  const says = saysFourBit(json, `${folder}/config.json`);
+  checkQuantized(source, specs, says, folder, options.trainable);
+  const read = (name: string) =>
+    isFourBit(source, name) ? readFourBit(source, name) : source.readFloats(name);
+  const weights = await placeAll(device, specs, read, options);
   const model = new Llama(device, config, json, weights);
   model.tokenizer = await tokenizerIn(folder);
   return model;

@@ -3,45 +3,139 @@
  *
  * @module
  */
-import { joinPath } from "../nn/module.ts";
-import { LinearLayer } from "../nn/linear.ts";
-import type { Tensor } from "../../core/tensor.ts";
+import { FourBitTensor } from "../../kernels/quant/four_bit.ts";
+import { storeFourBit } from "../files/bitsandbytes.ts";
 import { writeFolder, writeWhole } from "../files/output.ts";
+import { quantizationConfig } from "../files/quantization_config.ts";
 import { type TensorData, writeSafetensors } from "../files/safetensors.ts";
-import { saveTokenizer } from "../files/tokenizer.ts";
+import { type Json, saveTokenizer } from "../files/tokenizer.ts";
+import { LinearLayer, QuantizedLinear } from "../nn/linear.ts";
+import { joinPath } from "../nn/module.ts";
 import type { LanguageModel } from "./language_model.ts";
 
 /** How a model is saved. */
 export interface SaveModelOptions {
-  /** "f32" by default; "f16" halves the size, rounding to nearest. */
-  readonly dtype?: "f32" | "f16";
+  /**
+   * What plain weights are saved in: "f32" by default; "f16" and "bf16" halve the size, rounding to nearest. For weights in
+   * 4 bits, it is what Python decodes them to.
+   */
+  readonly dtype?: "f32" | "f16" | "bf16";
+  /** Decode quantized weights, so that the folder holds a plain model. */
+  readonly dequantize?: boolean;
 }
 
-/** Every weight by Hugging Face's name. Quantized ones are decoded. */
-async function* weightsOf(model: LanguageModel): AsyncGenerator<[string, Float32Array, Tensor]> {
+type SavedType = NonNullable<SaveModelOptions["dtype"]>;
+
+/** What the types are called in config.json and in bitsandbytes' states. */
+const TORCH_NAMES: Readonly<Record<SavedType, string>> = {
+  f32: "float32",
+  f16: "float16",
+  bf16: "bfloat16",
+};
+
+/** The upper halves of f32, rounded to nearest, ties to even. */
+function toBfloat16(numbers: Float32Array): Uint16Array {
+  const bits = new Uint32Array(numbers.buffer, numbers.byteOffset, numbers.length);
+  const halves = new Uint16Array(numbers.length);
+  for (let i = 0; i < bits.length; i++) {
+    // Rounding must not carry a NaN over to infinity.
+    halves[i] = Number.isNaN(numbers[i])
+      ? bits[i] >>> 16 | 0x40
+      : bits[i] + 0x7fff + (bits[i] >>> 16 & 1) >>> 16;
+  }
+  return halves;
+}
+
+function plainData(numbers: Float32Array, shape: readonly number[], dtype: SavedType): TensorData {
+  switch (dtype) {
+    case "f32":
+      return { dtype: "F32", shape, data: numbers };
+    case "f16":
+      return { dtype: "F16", shape, data: new Float16Array(numbers) };
+    case "bf16":
+      return { dtype: "BF16", shape, data: toBfloat16(numbers) };
+  }
+}
+
+/** Throws if a layer has what the format cannot hold. */
+function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void {
+  if (layer.branch) {
+    throw new TypeError(
+      `Cannot save the model: "${path}" has an adapter, and a model folder has no place for it; call mergeAdapter ` +
+        "first, or save the adapter alone with saveAdapter",
+    );
+  }
+  if (dequantize || !(layer instanceof QuantizedLinear)) return;
+  if (layer.weight instanceof FourBitTensor) return;
+  throw new TypeError(
+    `Cannot save the model in bitsandbytes' format: "${path}" is in ${layer.weight.scheme}, wanted nf4 or fp4; pass ` +
+      "dequantize: true to save plain weights",
+  );
+}
+
+/** The weight of a linear layer in plain floats, wherever it is. */
+async function readDense(layer: LinearLayer): Promise<Float32Array> {
+  const dense = layer.dense();
+  try {
+    return await dense.read() as Float32Array;
+  } finally {
+    if (layer instanceof QuantizedLinear) dense.dispose();
+  }
+}
+
+/** Every tensor of the file, by Hugging Face's name. */
+async function tensorsOf(
+  model: LanguageModel,
+  dtype: SavedType,
+  dequantize: boolean,
+): Promise<Map<string, TensorData>> {
+  const tensors = new Map<string, TensorData>();
   for (const [path, module] of model.modules()) {
-    if (module instanceof LinearLayer) {
-      const weight = module.dense();
-      yield [joinPath(path, "weight"), await weight.read() as Float32Array, weight];
-      const isOwn = [...module.tensors()].some(([, own]) => own === weight);
-      if (!isOwn) weight.dispose();
-      const { bias } = module;
-      if (bias) yield [joinPath(path, "bias"), await bias.read() as Float32Array, bias];
-      continue;
+    if (module instanceof QuantizedLinear) {
+      const name = joinPath(path, "weight");
+      const { weight } = module;
+      if (weight instanceof FourBitTensor && !dequantize) {
+        const { shape, type, blockSize } = weight;
+        const bytes = await weight.toBytes();
+        const stored = { bytes, shape, type, blockSize, dtype: TORCH_NAMES[dtype] };
+        for (const [key, data] of storeFourBit(name, stored)) tensors.set(key, data);
+      } else tensors.set(name, plainData(await readDense(module), module.shape, dtype));
     }
     for (const [name, tensor] of module.tensors()) {
-      yield [joinPath(path, name), await tensor.read() as Float32Array, tensor];
+      const numbers = await tensor.read() as Float32Array;
+      tensors.set(joinPath(path, name), plainData(numbers, tensor.shape, dtype));
     }
   }
+  return tensors;
+}
+
+/** The config.json of the saved model. */
+function configOf(model: LanguageModel, dtype: SavedType, dequantize: boolean): Json {
+  const { torch_dtype: _, quantization_config: earlier, ...json } = model.configJson;
+  const config: Json = { ...json, dtype: TORCH_NAMES[dtype] };
+  const layers = [...model.linearLayers()];
+  const weights = layers.map(([, layer]) => layer instanceof QuantizedLinear ? layer.weight : null);
+  const first = weights.find((weight) => weight instanceof FourBitTensor);
+  if (!first || dequantize) return config;
+  config.quantization_config = quantizationConfig({
+    type: first.type,
+    doubleQuant: first.scales.kind === "nested",
+    dtype: TORCH_NAMES[dtype],
+    plain: layers.filter((_, i) => !weights[i]).map(([path]) => path),
+  }, earlier);
+  return config;
 }
 
 /**
  * Writes a model folder that transformers' `from_pretrained` and `loadModel` read: config.json, model.safetensors and the
- * tokenizer. The folder appears whole or not at all. Adapters are not in it: merge them first, or save them apart.
+ * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format. The folder appears whole or not at all.
+ * Adapters are not in it: merge them first, or save them apart.
  *
  * @param model the model
  * @param folder where to; what is there is replaced
- * @param options the data type
+ * @param options the data type, and whether quantized weights are decoded
+ * @throws {TypeError} if a layer has an adapter, or is quantized in a way that the format does not have
+ * @throws {Error} if the folder cannot be written
  *
  * @example
  * ```ts
@@ -62,18 +156,13 @@ async function* weightsOf(model: LanguageModel): AsyncGenerator<[string, Float32
 export async function saveModel(
   model: LanguageModel,
   folder: string,
-  { dtype = "f32" }: SaveModelOptions = {},
+  { dtype = "f32", dequantize = false }: SaveModelOptions = {},
 ): Promise<void> {
-  const tensors = new Map<string, TensorData>();
-  for await (const [name, numbers, { shape }] of weightsOf(model)) {
-    const data = dtype === "f16" ? new Float16Array(numbers) : numbers;
-    tensors.set(name, { dtype: dtype === "f16" ? "F16" : "F32", shape, data });
+  for (const [path, module] of model.modules()) {
+    if (module instanceof LinearLayer) checkLayer(path, module, dequantize);
   }
-  const config = {
-    ...model.configJson,
-    dtype: dtype === "f16" ? "float16" : "float32",
-  } as Record<string, unknown>;
-  delete config.quantization_config;
+  const tensors = await tensorsOf(model, dtype, dequantize);
+  const config = configOf(model, dtype, dequantize);
   await writeFolder(folder, async (draft) => {
     await writeWhole(`${draft}/config.json`, `${JSON.stringify(config, null, 2)}\n`);
     await writeSafetensors(`${draft}/model.safetensors`, tensors);
