@@ -98,6 +98,6 @@ Deno.test("nibble eval says what is wrong with its options and files", () =>
       const { code, stdout, stderr } = await nibble("eval", ...args);
       assertEquals([code, stdout], [wanted, ""], stderr);
       assertMatch(stderr, pattern);
-      assert(/^error: Cannot .*\n(  because: .*\n)?$/.test(stderr), stderr);
+      assert(/^error: Cannot .*\n( +because: .*\n)?$/.test(stderr), stderr);
     }
   }));
