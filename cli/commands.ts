@@ -25,6 +25,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./eval.ts"),
   },
   {
+    name: "quantize",
+    summary: "Write a model in 4 bits, in bitsandbytes' format, and what that costs in accuracy",
+    load: () => import("./quantize.ts"),
+  },
+  {
     name: "inspect",
     summary: "List a model's tensors, dtypes and sizes, and an adapter's trainable share",
     load: () => import("./inspect.ts"),

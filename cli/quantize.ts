@@ -1,0 +1,218 @@
+/** `nibble quantize`: a model folder in 4 bits, as bitsandbytes and transformers read it. */
+import { z } from "zod";
+import { openDevice } from "../core/device.ts";
+import { isFourBit } from "../train/files/bitsandbytes.ts";
+import { openCheckpoint, type TensorSource } from "../train/files/safetensors.ts";
+import type { LanguageModel } from "../train/models/language_model.ts";
+import { loadModel } from "../train/models/load.ts";
+import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
+import { type Command, defineCommand } from "./command.ts";
+import { MODEL_OPTIONS } from "./model_options.ts";
+import { jsonSwitch } from "./options.ts";
+import { checkOut } from "./out_folder.ts";
+import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
+import { progress } from "./progress.ts";
+
+/** How far the weights of one kind of layer have moved. */
+interface LayerError {
+  /** The last part of the layers' names, such as `q_proj`. */
+  readonly type: string;
+  readonly layers: number;
+  readonly weights: number;
+  readonly meanSquaredError: number;
+  /** ‖w − ŵ‖ / ‖w‖ over all of them. */
+  readonly relativeError: number;
+}
+
+/** A model's size. */
+interface Size {
+  /** Bytes of the safetensors files. */
+  readonly fileBytes: number;
+  /** Of the layers that are quantized; scales included, and constant tables not. */
+  readonly bitsPerWeight: number;
+}
+
+/** Sums over the layers of one type. */
+class ErrorSum {
+  layers = 0;
+  weights = 0;
+  #squares = 0;
+  #errors = 0;
+
+  add(weight: Float32Array, decoded: Float32Array): void {
+    this.layers++;
+    this.weights += weight.length;
+    for (let i = 0; i < weight.length; i++) {
+      this.#squares += weight[i] ** 2;
+      this.#errors += (weight[i] - decoded[i]) ** 2;
+    }
+  }
+
+  report(type: string): LayerError {
+    const { layers, weights } = this;
+    return {
+      type,
+      layers,
+      weights,
+      meanSquaredError: this.#errors / weights,
+      relativeError: this.#errors === 0 ? 0 : Math.sqrt(this.#errors / this.#squares),
+    };
+  }
+}
+
+/** Compares the quantized weights with those in the checkpoint. One layer at a time is in memory in 32 bits. */
+async function measure(
+  model: LanguageModel,
+  source: TensorSource,
+  json: boolean,
+): Promise<LayerError[]> {
+  const sums = new Map<string, ErrorSum>();
+  const all = new ErrorSum();
+  const layers = [...model.linearLayers()];
+  using bar = progress({ total: layers.length, label: "Comparing layers", json });
+  for (const [done, [path, layer]] of layers.entries()) {
+    const type = path.slice(path.lastIndexOf(".") + 1);
+    const weight = await source.readFloats(`${path}.weight`);
+    using dense = layer.dense();
+    const decoded = await dense.read() as Float32Array;
+    if (!sums.has(type)) sums.set(type, new ErrorSum());
+    sums.get(type)!.add(weight, decoded);
+    all.add(weight, decoded);
+    bar.update(done + 1);
+  }
+  return [...[...sums].map(([type, sum]) => sum.report(type)), all.report("all")];
+}
+
+/** Bytes of a folder's safetensors files, in one or in shards. */
+async function fileBytesOf(folder: string): Promise<number> {
+  let sum = 0;
+  for await (const { name } of Deno.readDir(folder)) {
+    if (!/^model(-\d+-of-\d+)?\.safetensors$/.test(name)) continue;
+    sum += (await Deno.stat(`${folder}/${name}`)).size;
+  }
+  return sum;
+}
+
+/** The type that most of the model is in: what stays plain keeps it. */
+function dtypeOf(source: TensorSource): NonNullable<SaveModelOptions["dtype"]> {
+  const [largest] = [...source.entries.values()]
+    .sort((a, b) => (b.end - b.begin) - (a.end - a.begin));
+  return largest?.dtype === "BF16" ? "bf16" : largest?.dtype === "F16" ? "f16" : "f32";
+}
+
+/** Bits of the linear layers' weights in the checkpoint. */
+function bitsIn(source: TensorSource, model: LanguageModel): number {
+  let [size, weights] = [0, 0];
+  for (const [path, { shape }] of model.linearLayers()) {
+    const { begin, end } = source.entries.get(`${path}.weight`)!;
+    size += end - begin;
+    weights += shape[0] * shape[1];
+  }
+  return 8 * size / weights;
+}
+
+/** The same in memory, quantized. */
+function bitsOf(model: LanguageModel): number {
+  const layers = [...model.linearLayers()].map(([, layer]) => layer);
+  const weights = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+  return 8 * layers.reduce((sum, { weightBytes }) => sum + weightBytes, 0) / weights;
+}
+
+function checkPlain(source: TensorSource, folder: string): void {
+  const name = [...source.entries.keys()].find((own) => isFourBit(source, own));
+  if (name === undefined) return;
+  throw new TypeError(
+    `Cannot quantize the model in "${folder}": "${name}" is in 4 bits already, wanted plain weights; take the model that ` +
+      "it was made from",
+  );
+}
+
+function printResult(before: Size, after: Size, errors: readonly LayerError[]): void {
+  printLine(table(
+    ["layer", "layers", "weights", "mean squared error", "relative error"],
+    errors.map(({ type, layers, weights, meanSquaredError, relativeError }) => [
+      type,
+      layers,
+      count(weights),
+      significant(meanSquaredError),
+      percent(relativeError),
+    ]),
+    { right: [2, 3, 4] },
+  ));
+  printLine();
+  printLine(table(
+    ["size", "before", "after"],
+    [
+      ["weight files", bytes(before.fileBytes), bytes(after.fileBytes)],
+      [
+        "bits per quantized weight",
+        before.bitsPerWeight.toFixed(3),
+        after.bitsPerWeight.toFixed(3),
+      ],
+    ],
+    { right: [1, 2] },
+  ));
+  printLine();
+}
+
+const { model, quantize, doubleQuant, blockSize } = MODEL_OPTIONS;
+
+const command: Command = defineCommand({
+  name: "quantize",
+  summary: "Write a model in 4 bits, in bitsandbytes' format, and what that costs in accuracy",
+  examples: [
+    [
+      "nibble quantize --model ./SmolLM2-135M --out ./SmolLM2-135M-nf4 --double-quant",
+      "NF4 in 4.13 bits a weight; transformers reads it too",
+    ],
+    [
+      "nibble quantize --model ./SmolLM2-135M --out ./fp4 --quantize fp4 --json",
+      "FP4, with the errors of each layer type for machines",
+    ],
+  ],
+  options: z.strictObject({
+    model,
+    out: z.string().min(1).meta({
+      description: "where to: a new or empty folder, or a model folder to replace",
+      placeholder: "FOLDER",
+    }),
+    quantize: quantize.unwrap().default("nf4")
+      .meta({ description: "the type of the linear layers' weights" }),
+    doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
+    blockSize: blockSize.meta({ description: "weights that share a scale; 64" }),
+    json: jsonSwitch(),
+  }),
+  async run({ model: folder, out, quantize: type, doubleQuant, blockSize, json }) {
+    using source = await openCheckpoint(folder);
+    checkPlain(source, folder);
+    await checkOut(out, folder);
+    using device = await openDevice();
+    const model = await loadModel(device, folder, { quantize: type, doubleQuant, blockSize });
+    const layers = await measure(model, source, json);
+    const dtype = dtypeOf(source);
+    const before = { fileBytes: await fileBytesOf(folder), bitsPerWeight: bitsIn(source, model) };
+    await saveModel(model, out, { dtype });
+    const after = {
+      fileBytes: (await Deno.stat(`${out}/model.safetensors`)).size,
+      bitsPerWeight: bitsOf(model),
+    };
+    const block = blockSize ?? 64;
+    if (json) {
+      return printJson({
+        model: folder,
+        out,
+        quantize: type,
+        doubleQuant,
+        blockSize: block,
+        dtype,
+        before,
+        after,
+        layers,
+      });
+    }
+    printResult(before, after, layers);
+    const scales = doubleQuant ? ", scales in 8 bits" : "";
+    printLine(`Written to ${out}: ${type} in blocks of ${block}${scales}, the rest in ${dtype}`);
+  },
+});
+export default command;

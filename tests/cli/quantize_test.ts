@@ -1,0 +1,150 @@
+import { FourBitTensor } from "../../kernels/quant/four_bit.ts";
+import { SafetensorsFile } from "../../train/files/safetensors.ts";
+import { loadModel, randomModel } from "../../train/models/load.ts";
+import { saveModel, type SaveModelOptions } from "../../train/models/save.ts";
+import { QuantizedLinear } from "../../train/nn/linear.ts";
+import { assert, assertEquals, assertMatch } from "../assert.ts";
+import { device } from "../device.ts";
+import { nibble } from "./spawn.ts";
+
+const model = randomModel(device, {
+  model_type: "llama",
+  vocab_size: 80,
+  hidden_size: 64,
+  intermediate_size: 128,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+}, { seed: 1 });
+
+async function withModel(
+  body: (folder: string) => Promise<void>,
+  options: SaveModelOptions = {},
+): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await saveModel(model, `${folder}/model`, options);
+    await body(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("nibble quantize writes a model in 4 bits, and says what it cost", () =>
+  withModel(async (folder) => {
+    const flags = ["--model", `${folder}/model`, "--out", `${folder}/out`];
+    const { code, stdout, stderr } = await nibble("quantize", ...flags);
+    assertEquals([code, stderr], [0, ""]);
+    for (
+      const line of [
+        /^layer +layers +weights +mean squared error +relative error$/m,
+        // NF4 in blocks of 64 leaves 9.2 % of normal weights.
+        /^down_proj +2 +16\.4 k +\S+ +9\.\d %$/m,
+        /^all +14 +/m,
+        /^bits per quantized weight +32\.000 +4\.500$/m,
+        /: nf4 in blocks of 64, the rest in f32$/m,
+      ]
+    ) assertMatch(stdout, line);
+
+    const back = await loadModel(device, `${folder}/out`);
+    for (const [path, layer] of back.linearLayers()) {
+      assert(layer instanceof QuantizedLinear && layer.weight instanceof FourBitTensor, path);
+      assertEquals(layer.weight.scheme, "nf4");
+    }
+    assertEquals(back.count().total, model.count().total);
+    back.dispose();
+  }));
+
+Deno.test("nibble quantize --json: errors and sizes are those of the files, what stays plain keeps its type", () =>
+  withModel(async (folder) => {
+    const flags = ["--model", `${folder}/model`, "--out", `${folder}/out`, "--quantize", "fp4"];
+    const { code, stdout } = await nibble(
+      "quantize",
+      ...flags,
+      "--double-quant",
+      "--block-size=128",
+      "--json",
+    );
+    assertEquals(code, 0);
+    const found = JSON.parse(stdout);
+    assertEquals([found.quantize, found.doubleQuant, found.blockSize], ["fp4", true, 128]);
+    const size = async (name: string) =>
+      (await Deno.stat(`${folder}/${name}/model.safetensors`)).size;
+    assertEquals(found.before, { fileBytes: await size("model"), bitsPerWeight: 16 });
+    assertEquals(found.after.fileBytes, await size("out"));
+    assert(found.after.bitsPerWeight > 4.06 && found.after.bitsPerWeight < 4.1);
+
+    using before = await SafetensorsFile.open(`${folder}/model/model.safetensors`);
+    using after = await SafetensorsFile.open(`${folder}/out/model.safetensors`);
+    const name = "model.embed_tokens.weight";
+    assertEquals(after.entries.get(name)?.dtype, "BF16");
+    assertEquals(await after.read(name), await before.read(name));
+
+    const back = await loadModel(device, `${folder}/out`);
+    const errors = { squares: 0, errors: 0, weights: 0 };
+    for (const [path, layer] of back.linearLayers()) {
+      if (!path.endsWith(".v_proj")) continue;
+      const weight = await before.readFloats(`${path}.weight`);
+      const decoded = await layer.dense().read();
+      for (let i = 0; i < weight.length; i++) {
+        errors.squares += weight[i] ** 2;
+        errors.errors += (weight[i] - decoded[i]) ** 2;
+      }
+      errors.weights += weight.length;
+    }
+    assertEquals(found.layers.find(({ type }: { type: string }) => type === "v_proj"), {
+      type: "v_proj",
+      layers: 2,
+      weights: errors.weights,
+      meanSquaredError: errors.errors / errors.weights,
+      relativeError: Math.sqrt(errors.errors / errors.squares),
+    });
+    assertEquals(found.layers.at(-1).type, "all");
+    back.dispose();
+  }, { dtype: "bf16" }));
+
+Deno.test("nibble quantize says what is wrong in one line, and leaves what was there", () =>
+  withModel(async (folder) => {
+    await Deno.mkdir(`${folder}/notes`);
+    await Deno.writeTextFile(`${folder}/notes/mine.txt`, "mine");
+    await Deno.writeTextFile(`${folder}/file`, "mine");
+    await saveModel(await loadModel(device, `${folder}/model`, { quantize: "nf4" }), `${folder}/4`);
+    const earlier = await Deno.readFile(`${folder}/4/model.safetensors`);
+    await saveModel(model, `${folder}/broken`);
+    await Deno.truncate(`${folder}/broken/model.safetensors`, 5000);
+    const cases: [model: string, out: string, message: RegExp][] = [
+      ["missing", "out", /there is no such folder; check the path/],
+      ["file", "out", /Cannot open the model in/],
+      ["notes", "out", /it has neither model\.safetensors nor/],
+      ["broken", "4", /fetch it again/],
+      ["4", "out", /is in 4 bits already, wanted plain weights/],
+      ["model", "notes", /found other files there, such as "mine\.txt"/],
+      ["model", "file", /found a file of that name, wanted a folder/],
+      ["model", "model", /it is the folder that the model is read from/],
+    ];
+    for (const [from, to, message] of cases) {
+      const flags = ["--model", `${folder}/${from}`, "--out", `${folder}/${to}`];
+      const { code, stdout, stderr } = await nibble("quantize", ...flags);
+      assertEquals([code, stdout], [1, ""], stderr);
+      assertMatch(stderr, /^error: Cannot .*\n$/);
+      assertMatch(stderr, message);
+    }
+    assertEquals(await Deno.readFile(`${folder}/4/model.safetensors`), earlier);
+    const names = Array.from(Deno.readDirSync(folder), ({ name }) => name).sort();
+    assertEquals(names, ["4", "broken", "file", "model", "notes"]);
+
+    const { code, stderr } = await nibble("quantize", "--model", `${folder}/model`);
+    assertEquals(code, 2);
+    assertMatch(stderr, /^error: .*--out/);
+  }));
+
+Deno.test("nibble quantize replaces an earlier model folder, and keeps what else is in it", () =>
+  withModel(async (folder) => {
+    await saveModel(model, `${folder}/out`, { dtype: "f16" });
+    await Deno.writeTextFile(`${folder}/out/README.md`, "mine");
+    const flags = ["--model", `${folder}/model`, "--out", `${folder}/out`];
+    const { code, stderr } = await nibble("quantize", ...flags, "--double-quant");
+    assertEquals([code, stderr], [0, ""]);
+    assertEquals(await Deno.readTextFile(`${folder}/out/README.md`), "mine");
+    using file = await SafetensorsFile.open(`${folder}/out/model.safetensors`);
+    assertEquals(file.entries.get("model.layers.0.mlp.up_proj.weight.absmax")?.dtype, "U8");
+  }));
