@@ -55,7 +55,6 @@ export abstract class LanguageModel extends Module {
   readonly adapters: Set<Adapter> = new Set();
 
   /** Keeps what all architectures share. */
-  /** Keeps what all architectures share. */
   constructor(device: Device, config: ModelConfig, configJson: Json) {
     super();
     this.device = device;
