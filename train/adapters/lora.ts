@@ -9,6 +9,7 @@ import { noGrad } from "../../core/autograd.ts";
 import { Random } from "../../core/random.ts";
 import { type Tensor, tensor, zeros } from "../../core/tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
+import type { Adapter } from "../nn/adapter.ts";
 import { Linear, type LinearLayer } from "../nn/linear.ts";
 import type { Named } from "../nn/module.ts";
 import { LoraBranch } from "./lora_branch.ts";
@@ -41,12 +42,9 @@ export interface LoraOptions {
 /** Streams of a seed that are apart from those that a random model with the same seed draws from ("lora" in ASCII). */
 const FIRST_STREAM = 0x6c6f7261;
 
-/** The adapters on each model. */
-const onModel = new WeakMap<LanguageModel, Set<Lora>>();
-
-/** Every LoRA on a model, merged ones included: whoever trains switches their dropout. */
-export function lorasOn(model: LanguageModel): readonly Lora[] {
-  return [...onModel.get(model) ?? []];
+/** Every LoRA on a model, merged ones included. */
+function lorasOn(model: LanguageModel): readonly Lora[] {
+  return [...model.adapters].filter((adapter) => adapter instanceof Lora);
 }
 
 function checkRank(r: number, name: string): void {
@@ -89,14 +87,14 @@ export function peftName(path: string, name: string): string {
 }
 
 /** LoRA on a model: a branch on each of the chosen layers. `addLora` and `loadAdapter` make one. */
-export class Lora {
+export class Lora implements Adapter {
   /** The model that it is on. */
   readonly model: LanguageModel;
   /** How it was made. */
   readonly options: Required<LoraOptions>;
   /** Its branches, by the path of the layer. */
   readonly branches: ReadonlyMap<string, LoraBranch>;
-  /** u32 [2], seed and step of the dropout masks: write a new step before each training step. Null where dropout is 0. */
+  /** u32 [2], seed and step of the dropout masks. Null where dropout is 0. */
   readonly dropoutState: Tensor | null;
   /** Whether dropout is on. Whoever trains sets it, and unsets it. */
   training = false;
@@ -151,7 +149,7 @@ export class Lora {
     }
     this.branches = branches;
     this.#freezeModel();
-    onModel.set(model, (onModel.get(model) ?? new Set()).add(this));
+    model.adapters.add(this);
   }
 
   /** The model's own weights are frozen: an adapter's file could not hold what they learn. */
@@ -163,6 +161,12 @@ export class Lora {
         this.#frozen.push(own);
       }
     }
+  }
+
+  /** New masks for dropout: the trainer calls this before each step. */
+  beginStep(seed: number, step: number): void {
+    if (!this.dropoutState) return;
+    this.model.device.write(this.dropoutState, Uint32Array.of(seed >>> 0, step));
   }
 
   /** Whether it is merged into the model and can be taken out again. */
@@ -269,7 +273,7 @@ export class Lora {
     }
     for (const [, own] of this.parameters()) if (!shared.has(own.storage)) own.dispose();
     this.dropoutState?.dispose();
-    onModel.get(this.model)?.delete(this);
+    this.model.adapters.delete(this);
     this.#state = "gone";
   }
 }

@@ -1,0 +1,216 @@
+/** `nibble train`: fine-tunes an adapter, or all weights, and saves it. */
+import { z } from "zod";
+import { type Device, openDevice } from "../core/device.ts";
+import { addLora, type Lora } from "../train/adapters/lora.ts";
+import { loadAdapter, saveAdapter } from "../train/adapters/peft.ts";
+import { loadCheckpoint, saveCheckpoint } from "../train/checkpoint.ts";
+import type { Dataset } from "../train/data/batches.ts";
+import { chunk } from "../train/data/packing.ts";
+import { readJsonl, readText, tokenStream } from "../train/data/dataset.ts";
+import { readConfig } from "../train/files/config.ts";
+import { writeWhole } from "../train/files/output.ts";
+import { loadTokenizer } from "../train/files/tokenizer.ts";
+import { Trainer, type TrainProgress } from "../train/loop.ts";
+import type { LanguageModel } from "../train/models/language_model.ts";
+import { loadModel, randomModel } from "../train/models/load.ts";
+import { saveModel } from "../train/models/save.ts";
+import { type Command, defineCommand } from "./command.ts";
+import { jsonSwitch } from "./options.ts";
+import { MODEL_OPTIONS } from "./model_options.ts";
+import { bytes, curve, duration, percent, printJson, printLine } from "./print.ts";
+import { progress } from "./progress.ts";
+import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
+
+const DATA = "Data";
+
+const OPTIONS = z.strictObject({
+  ...MODEL_OPTIONS,
+  out: z.string().min(1)
+    .meta({ description: "where the adapter or model goes", placeholder: "FOLDER" }),
+  data: z.string().min(1).optional().meta({
+    description: "JSONL, a prompt and an answer a line; the loss is on the answers",
+    placeholder: "FILE",
+    group: DATA,
+  }),
+  text: z.string().min(1).optional().meta({
+    description: "plain text; an empty line ends a document",
+    placeholder: "FILE",
+    group: DATA,
+  }),
+  promptField: z.string().min(1).default("prompt")
+    .meta({ description: "the prompt's key in JSONL", group: DATA }),
+  answerField: z.string().min(1).default("answer")
+    .meta({ description: "the answer's key in JSONL", group: DATA }),
+  limit: z.int().min(1).optional()
+    .meta({ description: "use only so many examples, the first ones", group: DATA }),
+  full: z.boolean().default(false)
+    .meta({ description: "train all weights instead of an adapter" }),
+  init: z.boolean().default(false).meta({
+    description:
+      "begin with random weights (with --full); the folder needs config.json and tokenizer.json",
+  }),
+  adapter: z.string().min(1).optional()
+    .meta({ description: "go on with this PEFT adapter", placeholder: "FOLDER" }),
+  dtype: z.enum(["f32", "f16"]).default("f32")
+    .meta({ description: "of the weights that --full saves" }),
+  ...LORA_OPTIONS,
+  ...TRAINING_OPTIONS,
+  checkpoint: z.string().min(1).optional().meta({
+    description: "keep the run's state in this file, and go on from it if it is there",
+    placeholder: "FILE",
+  }),
+  checkpointEvery: z.int().min(1).default(100)
+    .meta({ description: "steps between two writes of the checkpoint" }),
+  log: z.string().min(1).optional()
+    .meta({ description: "write every step's figures as JSONL", placeholder: "FILE" }),
+  json: jsonSwitch(),
+}).refine((options) => (options.data === undefined) !== (options.text === undefined), {
+  error: "wanted one of --data and --text",
+}).refine((options) => options.full || !options.init, {
+  error: "--init draws random weights, which only --full trains",
+}).refine((options) => !options.full || (!options.quantize && !options.adapter), {
+  error: "--full trains all weights: leave --quantize and --adapter out",
+});
+
+type TrainChoice = z.output<typeof OPTIONS>;
+
+/** The model, ready to be trained, and the adapter unless all of it is trained. */
+async function prepareModel(
+  device: Device,
+  options: TrainChoice,
+): Promise<{ model: LanguageModel; lora: Lora | null }> {
+  const { model: folder, full, init, quantize, doubleQuant, blockSize, seed } = options;
+  if (init) {
+    const { json } = await readConfig(folder);
+    const model = randomModel(device, json, { seed, trainable: "all" });
+    model.tokenizer = await loadTokenizer(folder);
+    return { model, lora: null };
+  }
+  const trainable = full ? "all" : "none";
+  const model = await loadModel(device, folder, { quantize, doubleQuant, blockSize, trainable });
+  if (full) return { model, lora: null };
+  const { adapter, r, alpha, dropout, targetModules, rslora: useRslora } = options;
+  const lora = adapter === undefined
+    ? addLora(model, {
+      r,
+      alpha,
+      dropout,
+      targetModules: targetsOf(targetModules),
+      useRslora,
+      seed,
+    })
+    : await loadAdapter(model, adapter);
+  return { model, lora };
+}
+
+async function readData(model: LanguageModel, options: TrainChoice): Promise<Dataset> {
+  const { data, text, promptField, answerField, limit, length } = options;
+  if (data !== undefined) {
+    const examples = await readJsonl(data, { promptField, answerField });
+    return limit === undefined ? examples : examples.slice(0, limit);
+  }
+  const { tokenizer } = model;
+  if (!tokenizer) {
+    throw new TypeError(`Cannot read "${text}": the model has no tokenizer.json`);
+  }
+  const documents = (await readText(text!)).text.split(/\r?\n(?:[ \t]*\r?\n)+/).filter(Boolean);
+  const stream = tokenStream(tokenizer, documents.slice(0, limit));
+  return chunk(stream, length ?? Math.min(model.config.contextLength, 256));
+}
+
+/** Runs all steps, and gives what each of them told. */
+async function runSteps(trainer: Trainer, options: TrainChoice): Promise<TrainProgress[]> {
+  const { checkpoint, checkpointEvery, json } = options;
+  const told: TrainProgress[] = [];
+  using bar = progress({ total: trainer.steps, label: "Training", json });
+  while (trainer.step < trainer.steps) {
+    const until = checkpoint === undefined ? trainer.steps : trainer.step + checkpointEvery;
+    for await (const one of trainer.run(until)) {
+      told.push(one);
+      bar.update(one.step, { loss: one.loss, tokensPerSecond: one.tokensPerSecond || undefined });
+    }
+    if (checkpoint !== undefined) await saveCheckpoint(trainer, checkpoint);
+  }
+  return told;
+}
+
+/** Whether a checkpoint is there to go on from. */
+async function isThere(path: string): Promise<boolean> {
+  try {
+    return (await Deno.stat(path)).isFile;
+  } catch {
+    return false;
+  }
+}
+
+async function trainAndSave(options: TrainChoice): Promise<void> {
+  const { full, out, json, checkpoint, log, dtype, beta1, beta2 } = options;
+  const say = json ? () => {} : printLine;
+  using device = await openDevice();
+  say(`${device.adapter.name} (${device.adapter.type})`);
+  const { model, lora } = await prepareModel(device, options);
+  const { total, trainable } = model.count();
+  say(
+    `${options.model}: ${total.toLocaleString("en-US")} parameters, ${bytes(model.weightBytes)}; ` +
+      `${trainable.toLocaleString("en-US")} trained (${percent(trainable / total)})`,
+  );
+  const dataset = await readData(model, options);
+  using trainer = new Trainer(model, dataset, { ...options, betas: [beta1, beta2] });
+  say(
+    `${dataset.length} sequences, ${trainer.steps} steps of ` +
+      `${options.accumulation * options.batchSize}×${trainer.length} tokens`,
+  );
+  if (checkpoint !== undefined && await isThere(checkpoint)) {
+    await loadCheckpoint(trainer, checkpoint);
+    say(`Going on from step ${trainer.step} of ${checkpoint}`);
+  }
+  const start = performance.now();
+  const told = await runSteps(trainer, options);
+  const seconds = (performance.now() - start) / 1000;
+  if (full) await saveModel(model, out, { dtype });
+  else await saveAdapter(lora!, out, { baseModel: options.model });
+  if (log !== undefined) {
+    await writeWhole(log, told.map((one) => `${JSON.stringify(one)}\n`).join(""));
+  }
+  const losses = told.map(({ loss }) => loss);
+  const last = told.at(-1);
+  const result = {
+    adapter: device.adapter.name,
+    out,
+    steps: trainer.steps,
+    seconds,
+    loss: last?.loss ?? null,
+    tokens: last?.tokens ?? 0,
+    tokensPerSecond: last?.tokensPerSecond ?? 0,
+    parameters: { total, trainable },
+    peakBytes: device.memory.peak,
+  };
+  if (json) return printJson(result);
+  if (losses.length > 1) printLine(curve(losses, { height: 8 }));
+  printLine(
+    `${duration(seconds)}, at most ${bytes(device.memory.peak)} of GPU memory. ` +
+      `The ${full ? "model" : "adapter"} is in ${out}`,
+  );
+}
+
+const train: Command = defineCommand({
+  name: "train",
+  summary: "Fine-tune an adapter on a model, quantized or not, or train all its weights",
+  examples: [
+    [
+      "nibble train --model ./SmolLM2-135M --quantize nf4 --data set.jsonl --out ./my-adapter",
+      "QLoRA: an adapter on a 4-bit model",
+    ],
+    [
+      "nibble train --model ./SmolLM2-135M --data set.jsonl --target-modules q_proj,v_proj --r 16 --out ./my-adapter",
+      "LoRA on two kinds of layers",
+    ],
+    [
+      "nibble train --full --init --model ./config --text text.txt --length 256 --epochs 20 --out ./model",
+      "pretrain a new model",
+    ],
+  ],
+  options: OPTIONS,
+  run: trainAndSave,
+});
+export default train;

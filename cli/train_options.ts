@@ -1,0 +1,69 @@
+/**
+ * The options of training, which `train` and `ablate` share.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { textList } from "./options.ts";
+
+const LORA = "LoRA";
+const TRAINING = "Training";
+
+/** Which adapter is trained. */
+export const LORA_OPTIONS = {
+  r: z.int().min(1).default(8).meta({ description: "rank", group: LORA, aka: ["rank", "lora-r"] }),
+  alpha: z.number().positive().default(16)
+    .meta({ description: "scale: alpha / r times what the adapter computes", group: LORA }),
+  dropout: z.number().min(0).max(0.99).default(0)
+    .meta({ description: "share of the adapter's inputs set to 0", group: LORA }),
+  targetModules: textList().default(["all"]).meta({
+    description: 'layers that get an adapter, by the end of their names, or "all"',
+    placeholder: "NAMES",
+    group: LORA,
+    aka: ["modules"],
+  }),
+  rslora: z.boolean().default(false)
+    .meta({ description: "scale by alpha / √r (arXiv 2312.03732)", group: LORA }),
+};
+
+/** How long and how fast. */
+export const TRAINING_OPTIONS = {
+  steps: z.int().min(1).optional().meta({ description: "optimizer steps", group: TRAINING }),
+  epochs: z.int().min(1).optional()
+    .meta({ description: "passes over the data, if --steps is not given; 1", group: TRAINING }),
+  batchSize: z.int().min(1).default(8)
+    .meta({ description: "rows of a batch; short sequences share a row", group: TRAINING }),
+  length: z.int().min(2).optional()
+    .meta({
+      description: "tokens of a row; as many as the longest sequence, 256 at least",
+      group: TRAINING,
+    }),
+  accumulation: z.int().min(1).default(1)
+    .meta({ description: "batches of a step", group: TRAINING }),
+  learningRate: z.number().positive().default(2e-4)
+    .meta({ description: "the largest learning rate", group: TRAINING, aka: ["lr"] }),
+  schedule: z.enum(["cosine", "linear", "constant"]).default("cosine")
+    .meta({ description: "how it falls", group: TRAINING }),
+  warmup: z.int().min(0).default(0)
+    .meta({ description: "steps in which it rises from 0", group: TRAINING }),
+  beta1: z.number().min(0).max(0.9999).default(0.9)
+    .meta({ description: "AdamW's decay of the mean gradient", group: TRAINING }),
+  beta2: z.number().min(0).max(0.99999).default(0.999)
+    .meta({ description: "AdamW's decay of the mean square", group: TRAINING }),
+  weightDecay: z.number().min(0).default(0)
+    .meta({ description: "AdamW's decay of the weights", group: TRAINING }),
+  maxGradNorm: z.number().min(0).default(1)
+    .meta({
+      description: "gradients are clipped to this norm; 0 for no clipping",
+      group: TRAINING,
+    }),
+  seed: z.int().min(0).default(0)
+    .meta({ description: "of the order, of the adapter, and of dropout", group: TRAINING }),
+};
+
+/** The modules that the user named: "all" stands for every linear layer. */
+export function targetsOf(names: readonly string[]): readonly string[] | string {
+  return names.length === 1 && (names[0] === "all" || names[0] === "all-linear")
+    ? "all-linear"
+    : names;
+}
