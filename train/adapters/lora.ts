@@ -43,7 +43,7 @@ export interface LoraOptions {
 const FIRST_STREAM = 0x6c6f7261;
 
 /** Every LoRA on a model, merged ones included. */
-function lorasOn(model: LanguageModel): readonly Lora[] {
+export function lorasOn(model: LanguageModel): readonly Lora[] {
   return [...model.adapters].filter((adapter) => adapter instanceof Lora);
 }
 
