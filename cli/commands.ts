@@ -44,4 +44,9 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "Time each kernel on this machine, after a check against its reference",
     load: () => import("./bench.ts"),
   },
+  {
+    name: "ablate",
+    summary: "Compare ranks and target modules over several seeds, in a table with error bars",
+    load: () => import("./ablate.ts"),
+  },
 ];

@@ -250,7 +250,7 @@ export class Trainer implements Disposable {
     }
   }
 
-  /** Frees gradients and moments. The weights stay. */
+  /** Frees the recorded step, gradients and moments. The weights stay. */
   [Symbol.dispose](): void {
     this.inner.dispose();
   }

@@ -4,7 +4,7 @@
  * @module
  */
 import { backward } from "../core/autograd.ts";
-import { capture, type StepInput } from "../core/capture.ts";
+import { capture, type CapturedStep, type StepInput } from "../core/capture.ts";
 import type { Device } from "../core/device.ts";
 import { type Tensor, viewOf, zeros } from "../core/tensor.ts";
 import { crossEntropy } from "../kernels/loss/cross_entropy.ts";
@@ -37,8 +37,8 @@ export class TrainStep {
   /** The optimizer. */
   readonly optimizer: AdamW;
   readonly #device: Device;
-  readonly #learn: (...inputs: StepInput[]) => Tensor;
-  readonly #update: () => Tensor;
+  readonly #learn: CapturedStep<Tensor>;
+  readonly #update: CapturedStep<Tensor>;
   /** Places at which logits are computed, or 0 for all. */
   readonly #places: number;
   #ring: Tensor;
@@ -138,9 +138,11 @@ export class TrainStep {
     return found;
   }
 
-  /** Frees gradients and moments. The weights stay. */
+  /** Frees the recordings, gradients and moments. The weights stay. */
   dispose(): void {
     this.#ring.dispose();
+    this.#update.dispose();
+    this.#learn.dispose();
     this.optimizer.dispose();
     this.parameters.dispose();
   }
