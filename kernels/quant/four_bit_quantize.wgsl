@@ -76,8 +76,10 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
     absmax[block] = magnitude;
   }
   let whole = last - first == params.block_size;
-  let scale = max(bitcast<f32>(magnitude), 1e-38);
-  let inverse = divide(1.0, scale);
+  // A block whose largest value is zero or subnormal is a block of zeros: a GPU may read a subnormal as zero, and 0 / 0 is NaN.
+  let is_zero = magnitude < 0x00800000u;
+  let scale = select(bitcast<f32>(magnitude), 1.0, is_zero);
+  let inverse = select(divide(1.0, scale), 0.0, is_zero);
   for (var word = first + 8u * t.x; word < last; word += 8u * LANES) {
     var bits = 0u;
     for (var e = 0u; e < 8u; e++) {
@@ -87,7 +89,7 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
         value = x[i];
       }
       var scaled = value * inverse;
-      if (!whole) {
+      if (!whole && !is_zero) {
         scaled = divide(value, scale);
       }
       // A block that ends inside a byte is the tensor's last: what follows is padding, the code of zero in the low half.
