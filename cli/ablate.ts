@@ -1,24 +1,21 @@
 /** `nibble ablate`: which rank, which modules? A table with error bars. */
-import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { ablate, type Ablation, type AblationProgress } from "../bench/ablate.ts";
 import type { AblationSummary, Spread } from "../bench/ablate_report.ts";
 import { openDevice } from "../core/device.ts";
-import { Random } from "../core/random.ts";
 import { type Example, readJsonl, readText } from "../train/data/dataset.ts";
 import { loadTokenizer } from "../train/files/tokenizer.ts";
 import { type Command, defineCommand } from "./command.ts";
+import { choose, embedded } from "./embedded.ts";
 import { MODEL_OPTIONS } from "./model_options.ts";
 import { integerList, jsonSwitch, textSets } from "./options.ts";
 import { bytes, duration, percent, printJson, printLine, significant, table } from "./print.ts";
 import { type Progress, progress } from "./progress.ts";
 import { LORA_OPTIONS, TRAINING_OPTIONS } from "./train_options.ts";
 
-/** The base model and the task that come with nibble. */
+/** How the embedded model is loaded and trained, where the options leave it open. */
 const EMBEDDED = {
-  model: fileURLToPath(new URL("../assets/base", import.meta.url)),
-  data: fileURLToPath(new URL("../assets/wordnet/train.jsonl", import.meta.url)),
-  test: fileURLToPath(new URL("../assets/wordnet/test.jsonl", import.meta.url)),
+  quantization: { quantize: "nf4" as const, doubleQuant: true },
   /** The base is tiny, and takes a larger rate and smaller batches than the models that the usual defaults are for. */
   training: { learningRate: 5e-3, batchSize: 4 },
 };
@@ -48,7 +45,7 @@ const OPTIONS = z.strictObject({
   }),
   ...MODEL_OPTIONS,
   model: MODEL_OPTIONS.model.optional().meta({
-    description: "a model folder; by default the embedded model",
+    description: "a model folder; by default the embedded model in NF4 with double quantization",
     placeholder: "FOLDER",
   }),
   out: z.string().min(1).default("./ablation").meta({
@@ -105,16 +102,14 @@ const OPTIONS = z.strictObject({
 
 type AblateChoice = z.output<typeof OPTIONS>;
 
-/** So many of a file's examples, chosen at random: files are often sorted. A larger choice begins with the smaller one. */
-async function choose(
+async function chooseFrom(
   path: string,
   most: number,
   stream: number,
   { promptField, answerField, dataSeed }: AblateChoice,
 ): Promise<{ chosen: Example[]; of: number }> {
   const examples = await readJsonl(path, { promptField, answerField });
-  const order = new Random(dataSeed, stream).permutation(examples.length).subarray(0, most);
-  return { chosen: Array.from(order, (index) => examples[index]), of: examples.length };
+  return { chosen: choose(examples, most, dataSeed, stream), of: examples.length };
 }
 
 /** One bar over the steps of all runs. How many there will be is known from the first run on. */
@@ -214,12 +209,18 @@ function showResult(found: Ablation): void {
 async function runAblation(options: AblateChoice): Promise<void> {
   const { ranks, modules, seeds, examples, testExamples, text, window, json, out } = options;
   const say = json ? () => {} : printLine;
-  const { model = EMBEDDED.model, data = EMBEDDED.data, test = EMBEDDED.test } = options;
-  const training = { ...options.model === undefined ? EMBEDDED.training : {} };
+  const own = await embedded();
+  const { model = own.model, data = own.train, test = own.test } = options;
+  const isEmbedded = options.model === undefined;
+  const training = { ...isEmbedded ? EMBEDDED.training : {} };
+  const { quantize, doubleQuant, blockSize } = options;
+  const quantization = isEmbedded && quantize === undefined
+    ? EMBEDDED.quantization
+    : { quantize, doubleQuant };
   if (options.learningRate !== undefined) training.learningRate = options.learningRate;
   if (options.batchSize !== undefined) training.batchSize = options.batchSize;
-  const trainSet = await choose(data, examples, STREAMS.train, options);
-  const testSet = await choose(test, testExamples, STREAMS.test, options);
+  const trainSet = await chooseFrom(data, examples, STREAMS.train, options);
+  const testSet = await chooseFrom(test, testExamples, STREAMS.test, options);
   const perplexityIds = text === undefined
     ? undefined
     : (await loadTokenizer(model)).encode((await readText(text)).text);
@@ -236,9 +237,8 @@ async function runAblation(options: AblateChoice): Promise<void> {
   using bar = new AblationBar(json);
   const found = await ablate(device, {
     model,
-    quantize: options.quantize,
-    doubleQuant: options.doubleQuant,
-    blockSize: options.blockSize,
+    ...quantization,
+    blockSize,
     ranks,
     modules,
     seeds,

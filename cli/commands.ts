@@ -15,6 +15,11 @@ export interface CommandEntry {
 /** Every command, in the order of `nibble --help`. */
 export const COMMANDS: readonly CommandEntry[] = [
   {
+    name: "demo",
+    summary: "Quantize the embedded model to NF4, fine-tune a LoRA on it, and measure both",
+    load: () => import("./demo.ts"),
+  },
+  {
     name: "train",
     summary: "Fine-tune an adapter on a model, quantized or not, or train all its weights",
     load: () => import("./train.ts"),

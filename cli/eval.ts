@@ -4,14 +4,13 @@ import { openDevice } from "../core/device.ts";
 import { readJsonl, readText, tokenizeExamples } from "../train/data/dataset.ts";
 import { evaluateAccuracy } from "../train/eval/accuracy.ts";
 import { evaluatePerplexity } from "../train/eval/perplexity.ts";
-import type { EvaluationProgress } from "../train/eval/score.ts";
 import type { Tokenizer } from "../train/files/tokenizer.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type Command, defineCommand } from "./command.ts";
+import { EvaluationBar } from "./evaluation_bar.ts";
 import { ADAPTER_OPTION, MODEL_OPTIONS, openModel } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { percent, printJson, printLine } from "./print.ts";
-import { type Progress, progress } from "./progress.ts";
 
 const DATA = "Data";
 
@@ -55,32 +54,13 @@ const OPTIONS = z.strictObject({
 
 type EvalChoice = z.output<typeof OPTIONS>;
 
-/** Shows progress in tokens. The bar appears at the first news, since only then it is known how many there are. */
-class TokenProgress implements Disposable {
-  readonly #json: boolean;
-  #bar: Progress | null = null;
-
-  constructor(json: boolean) {
-    this.#json = json;
-  }
-
-  readonly update: EvaluationProgress = (done, total) => {
-    this.#bar ??= progress({ total, label: "Evaluating tokens", json: this.#json });
-    this.#bar.update(done);
-  };
-
-  [Symbol.dispose](): void {
-    this.#bar?.stop();
-  }
-}
-
 async function measureText(
   model: LanguageModel,
   tokenizer: Tokenizer,
   { text, window, limit, json }: EvalChoice,
 ): Promise<void> {
   const ids = tokenizer.encode((await readText(text!)).text).subarray(0, limit);
-  using bar = new TokenProgress(json);
+  using bar = new EvaluationBar("Evaluating tokens", json);
   const result = await evaluatePerplexity(model, ids, { window, onProgress: bar.update });
   bar[Symbol.dispose]();
   if (json) return printJson(result);
@@ -100,7 +80,7 @@ async function measureData(
   const examples = (await readJsonl(data!, { promptField, answerField })).slice(0, limit);
   const { contextLength: maxLength } = model.config;
   const sequences = tokenizeExamples(tokenizer, examples, { maxLength });
-  using bar = new TokenProgress(json);
+  using bar = new EvaluationBar("Evaluating tokens", json);
   const result = await evaluateAccuracy(model, sequences, { onProgress: bar.update });
   bar[Symbol.dispose]();
   const { accuracy, correct, total, nll, tokens } = result;

@@ -1,10 +1,19 @@
 /**
- * The folder that a command writes a model to: looked at before any work is done.
+ * The folder that a command writes a model or an adapter to: looked at before any work is done.
  *
  * @module
  */
 
-async function entriesOf(path: string): Promise<Set<string> | null> {
+/** What is written. */
+export type OutKind = "model" | "adapter";
+
+/** The file by which an earlier output of that kind is known. */
+const MARKS: Readonly<Record<OutKind, string>> = {
+  model: "config.json",
+  adapter: "adapter_config.json",
+};
+
+async function entriesOf(path: string, kind: OutKind): Promise<Set<string> | null> {
   try {
     return new Set((await Array.fromAsync(Deno.readDir(path))).map(({ name }) => name));
   } catch (error) {
@@ -12,29 +21,34 @@ async function entriesOf(path: string): Promise<Set<string> | null> {
     const reason = error instanceof Deno.errors.NotADirectory
       ? "found a file of that name, wanted a folder"
       : (error as Error).message;
-    throw new Error(`Cannot write the model to "${path}": ${reason}; name another with --out`);
+    throw new Error(`Cannot write the ${kind} to "${path}": ${reason}; name another with --out`);
   }
 }
 
 /**
- * Checks that a model may be written to `out`: nothing is there, or an empty folder, or an earlier model, but not the model that
- * is being read.
+ * Checks that a model or an adapter may be written to `out`: nothing is there, or an empty folder, or an earlier one of its kind,
+ * but not the model that is being read.
  *
+ * @param out the folder
+ * @param kind what is written
+ * @param source the model that is read, if there is one
  * @throws {Error} if something else is there
  */
-export async function checkOut(out: string, model: string): Promise<void> {
-  const names = await entriesOf(out);
+export async function checkOut(out: string, kind: OutKind, source?: string): Promise<void> {
+  const names = await entriesOf(out, kind);
   if (names === null || names.size === 0) return;
-  if (!names.has("config.json")) {
+  if (!names.has(MARKS[kind])) {
     const [first] = [...names].sort();
     throw new Error(
-      `Cannot write the model to "${out}": found other files there, such as "${first}", wanted a new or empty folder, ` +
-        "or a model folder to replace; name another with --out",
+      `Cannot write the ${kind} to "${out}": found other files there, such as "${first}", wanted a new or empty folder, ` +
+        `or ${
+          kind === "model" ? "a model" : "an adapter"
+        } folder to replace; name another with --out`,
     );
   }
-  if (await Deno.realPath(out) === await Deno.realPath(model)) {
+  if (source !== undefined && await Deno.realPath(out) === await Deno.realPath(source)) {
     throw new Error(
-      `Cannot write the model to "${out}": it is the folder that the model is read from; name another with --out`,
+      `Cannot write the ${kind} to "${out}": it is the folder that the model is read from; name another with --out`,
     );
   }
 }

@@ -185,7 +185,7 @@ const command: Command = defineCommand({
   async run({ model: folder, out, quantize: type, doubleQuant, blockSize, json }) {
     using source = await openCheckpoint(folder);
     checkPlain(source, folder);
-    await checkOut(out, folder);
+    await checkOut(out, "model", folder);
     using device = await openDevice();
     const model = await loadModel(device, folder, { quantize: type, doubleQuant, blockSize });
     const layers = await measure(model, source, json);

@@ -17,6 +17,7 @@ import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { jsonSwitch } from "./options.ts";
 import { MODEL_OPTIONS } from "./model_options.ts";
+import { checkOut } from "./out_folder.ts";
 import { bytes, curve, duration, percent, printJson, printLine } from "./print.ts";
 import { progress } from "./progress.ts";
 import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
@@ -145,6 +146,11 @@ async function isThere(path: string): Promise<boolean> {
 
 async function trainAndSave(options: TrainChoice): Promise<void> {
   const { full, out, json, checkpoint, log, dtype, beta1, beta2 } = options;
+  await checkOut(
+    out,
+    full ? "model" : "adapter",
+    full && !options.init ? options.model : undefined,
+  );
   const say = json ? () => {} : printLine;
   using device = await openDevice();
   say(`${device.adapter.name} (${device.adapter.type})`);
