@@ -23,9 +23,9 @@ export interface TrainOptions extends AdamWOptions {
   readonly schedule?: ScheduleKind;
   /** Steps in which it rises from 0: none by default. */
   readonly warmup?: number;
-  /** Rows of a batch, 8 by default. Sequences are packed: a row holds as many as fit. */
+  /** Rows of a batch, 8 by default. Sequences are packed: a row holds as many as fit; a small set may fill fewer rows. */
   readonly batchSize?: number;
-  /** Tokens of a row. By default as many as the longest sequence has, at least 256, and no more than the context. */
+  /** Tokens of a row. By default as many as the longest sequence has; at least 256, if the data are so many and the context allows. */
   readonly length?: number;
   /** Batches of a step, 1 by default: their gradients are summed, every label token weighing the same. */
   readonly accumulation?: number;
@@ -76,11 +76,12 @@ function checkWhole(name: string, value: number, least: number): void {
 /** The plan of a run: which batches make which step. */
 class Batches {
   readonly length: number;
+  readonly rows: number;
   readonly steps: number;
   /** The most labels in a batch. */
   readonly mostTargets: number;
   readonly #sequences: readonly Sequence[];
-  readonly #options: Required<Pick<TrainOptions, "batchSize" | "accumulation" | "seed">>;
+  readonly #options: Required<Pick<TrainOptions, "accumulation" | "seed">>;
   /** How many steps each epoch has; the last one may be cut. */
   readonly #epochs: number[] = [];
   #open: { epoch: number; batches: PackedBatch[] } | null = null;
@@ -100,9 +101,14 @@ class Batches {
     }
     const sequences = toSequences(dataset, model.tokenizer, given ?? contextLength);
     this.#sequences = sequences;
-    this.#options = { batchSize, accumulation, seed };
     const longest = sequences.reduce((most, { ids }) => Math.max(most, ids.length), 1);
-    this.length = given ?? Math.min(contextLength, Math.max(longest, LEAST_LENGTH));
+    const tokens = sequences.reduce((sum, { ids }) => sum + ids.length, 0);
+    const least = Math.min(LEAST_LENGTH, tokens);
+    this.length = given ?? Math.min(contextLength, Math.max(longest, least));
+    // A small set does not fill the rows of a batch: those that stay empty in every batch are left out.
+    const full = Math.ceil(tokens / this.length);
+    this.rows = Math.min(batchSize, full === 1 ? 1 : full + 1);
+    this.#options = { accumulation, seed };
     const { steps } = options;
     if (steps !== undefined) checkWhole("steps:", steps, 1);
     let [total, mostTargets] = [0, 0];
@@ -119,8 +125,8 @@ class Batches {
   }
 
   #pack(epoch: number): PackedBatch[] {
-    const { seed, batchSize: rows } = this.#options;
-    return epochBatches(this.#sequences, { seed, epoch, rows, length: this.length });
+    const { rows, length } = this;
+    return epochBatches(this.#sequences, { seed: this.#options.seed, epoch, rows, length });
   }
 
   /** The batches of a step, and its epoch, counted from 0. */
@@ -178,8 +184,8 @@ export class Trainer implements Disposable {
     this.#options = options;
     this.#batches = new Batches(model, dataset, options);
     this.steps = this.#batches.steps;
-    const { length, mostTargets } = this.#batches;
-    const batchPlaces = length * (options.batchSize ?? 8);
+    const { length, rows, mostTargets } = this.#batches;
+    const batchPlaces = length * rows;
     this.inner = new TrainStep(model, { ...options, mostTargets, batchPlaces });
   }
 
