@@ -273,8 +273,8 @@ const command: Command = defineCommand({
       "on the embedded model and task",
     ],
     [
-      "nibble ablate --quantize nf4 --double-quant --ranks 8 --modules all --seeds 5",
-      "what training on 4 bits costs: run it with and without --quantize",
+      "nibble ablate --quantize fp4 --ranks 8 --modules all --seeds 5",
+      "another 4-bit type, beside the default, which is NF4 with double quantization",
     ],
     [
       "nibble ablate --model ./SmolLM2-135M --quantize nf4 --data train.jsonl --test test.jsonl --steps 200",
