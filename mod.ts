@@ -75,6 +75,7 @@ export {
   storeFourBit,
 } from "./train/files/bitsandbytes.ts";
 export { type ModelConfig, parseConfig } from "./train/files/config.ts";
+export { type GgufArray, GgufFile, type GgufScalar, type GgufValue } from "./train/files/gguf.ts";
 export {
   openCheckpoint,
   SafetensorsFile,

@@ -1,0 +1,158 @@
+/**
+ * GGUF files, llama.cpp's format: metadata and quantized tensors in one file.
+ *
+ * @module
+ */
+import { sizeOf } from "../../core/shape.ts";
+import { DEQUANTIZE } from "./gguf_dequantize.ts";
+import { type GgufHeader, type GgufValue, readGgufHeader } from "./gguf_header.ts";
+import { ggufTypeNamed } from "./gguf_types.ts";
+import { readFault } from "./input.ts";
+import type { TensorSource } from "./safetensors.ts";
+import { fill, type TensorEntry } from "./safetensors_header.ts";
+
+export type { GgufArray, GgufScalar, GgufValue } from "./gguf_header.ts";
+
+/** So many bytes of a tensor are read and decoded at a time: what is in memory is little more than the result. */
+const PIECE = 1 << 20;
+
+/**
+ * One open GGUF file of version 2 or 3; only its header is in memory. Tensors have llama.cpp's names; `loadModel` gives a model
+ * with Hugging Face's.
+ *
+ * @example Listing what a file has
+ * ```ts
+ * import { GgufFile } from "@nibble/nibble";
+ *
+ * async function list(path: string) {
+ *   using file = await GgufFile.open(path);
+ *   console.log(file.metadata.get("general.architecture"), file.metadata.get("tokenizer.chat_template"));
+ *   for (const [name, { dtype, shape }] of file.entries) console.log(name, dtype, shape);
+ *   return await file.readFloats("token_embd.weight");
+ * }
+ * console.log(list.name);
+ * ```
+ */
+export class GgufFile implements TensorSource {
+  /** The path it was opened with. */
+  readonly path: string;
+  /** 2 or 3. */
+  readonly version: number;
+  /** The metadata by key, in file order. */
+  readonly metadata: ReadonlyMap<string, GgufValue>;
+  /** What is in it, by tensor name; `dtype` is ggml's, such as "Q4_1", and `shape` row-major, the reverse of the file's order. */
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly #file: Deno.FsFile;
+  readonly #start: number;
+
+  private constructor(path: string, file: Deno.FsFile, header: GgufHeader) {
+    this.path = path;
+    this.version = header.version;
+    this.metadata = header.metadata;
+    this.entries = header.entries;
+    this.#file = file;
+    this.#start = header.start;
+  }
+
+  /**
+   * Opens a file and checks its header.
+   *
+   * @throws {Error} if the file is missing or cannot be read.
+   * @throws {SyntaxError} if it is not a GGUF file of version 2 or 3, or its header is damaged.
+   * @throws {RangeError} if a length, a tensor or an offset does not fit into the file.
+   */
+  static async open(path: string): Promise<GgufFile> {
+    let file: Deno.FsFile;
+    try {
+      file = await Deno.open(path);
+    } catch (error) {
+      throw readFault(path, "the model in", error);
+    }
+    try {
+      const info = await file.stat();
+      if (info.isDirectory) throw readFault(path, "the model in", new Deno.errors.IsADirectory());
+      return new GgufFile(path, file, readGgufHeader(path, file, info.size));
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  #entry(name: string): TensorEntry {
+    const entry = this.entries.get(name);
+    if (entry) return entry;
+    const some = [...this.entries.keys()].slice(0, 5).map((key) => `"${key}"`).join(", ");
+    throw new RangeError(
+      `Cannot read "${name}": "${this.path}" has ${this.entries.size} tensors, such as ${
+        some || "none"
+      }`,
+    );
+  }
+
+  #fill(name: string, from: number, bytes: Uint8Array): void {
+    // Seek and read without a pause between, so that reads started together cannot take each other's place.
+    this.#file.seekSync(this.#start + from, Deno.SeekMode.Start);
+    if (fill(this.#file, bytes)) return;
+    throw new RangeError(
+      `Cannot read "${name}" in "${this.path}": the file became shorter; it is being written?`,
+    );
+  }
+
+  /**
+   * A tensor's bytes, exactly as stored.
+   *
+   * @throws {RangeError} for an unknown name.
+   */
+  read(name: string): Promise<Uint8Array<ArrayBuffer>> {
+    return Promise.try(() => {
+      const { begin, end } = this.#entry(name);
+      const bytes = new Uint8Array(end - begin);
+      this.#fill(name, begin, bytes);
+      return bytes;
+    });
+  }
+
+  /**
+   * A tensor as f32, row-major, decoded as llama.cpp does it, to the last bit: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K,
+   * Q5_K or Q6_K.
+   *
+   * @throws {RangeError} for an unknown name.
+   * @throws {TypeError} for another type.
+   */
+  readFloats(name: string): Promise<Float32Array<ArrayBuffer>> {
+    return Promise.try(() => {
+      const { dtype, shape, begin, end } = this.#entry(name);
+      const dequantize = DEQUANTIZE.get(dtype);
+      if (!dequantize) {
+        throw new TypeError(
+          `Cannot read "${name}" in "${this.path}" as floats: it holds ${dtype}, wanted ${
+            [...DEQUANTIZE.keys()].join(", ")
+          }; take the model in another quantization, such as Q4_K_M or Q8_0`,
+        );
+      }
+      const type = ggufTypeNamed(dtype);
+      const numbers = new Float32Array(sizeOf(shape));
+      const blocks = Math.floor(PIECE / type.bytes);
+      const buffer = new Uint8Array(Math.min(blocks * type.bytes, end - begin));
+      let to = 0;
+      for (let at = begin; at < end; at += buffer.length) {
+        const bytes = buffer.subarray(0, Math.min(buffer.length, end - at));
+        this.#fill(name, at, bytes);
+        const count = bytes.length / type.bytes * type.block;
+        dequantize(bytes, numbers.subarray(to, to + count));
+        to += count;
+      }
+      return numbers;
+    });
+  }
+
+  /** Closes the file. */
+  close(): void {
+    this.#file.close();
+  }
+
+  /** Closes the file, for `using`. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
