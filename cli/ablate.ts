@@ -17,7 +17,7 @@ import { LORA_OPTIONS, TRAINING_OPTIONS } from "./train_options.ts";
 const EMBEDDED = {
   quantization: { quantize: "nf4" as const, doubleQuant: true },
   /** The base is tiny, and takes a larger rate and smaller batches than the models that the usual defaults are for. */
-  training: { learningRate: 5e-3, batchSize: 4 },
+  training: { learningRate: 5e-3, batchSize: 2 },
 };
 
 /** Streams of a data seed ("abl" in ASCII, and a number). */
@@ -89,7 +89,7 @@ const OPTIONS = z.strictObject({
   }),
   batchSize: batchSize.unwrap().optional().meta({
     ...batchSize.meta(),
-    description: "rows of a batch; 8, or 4 for the embedded model",
+    description: "rows of a batch; 8, or 2 for the embedded model",
   }),
   dropout,
   rslora,
