@@ -48,7 +48,8 @@ Deno.test("dropout is drawn anew in each step, follows from the seed, and is off
 Deno.test("a run leaves no memory behind but the model's own", async () => {
   const model = await loadModel(device, FOLDER);
   addLora(model, { r: 4 });
-  for (let i = 0, before = 0; i < 3; i++) {
+  let before = 0;
+  for (let i = 0; i < 3; i++) {
     {
       using trainer = new Trainer(model, makeSequences(), { steps: 3, batchSize: 2, length: 64 });
       for await (const _ of trainer.run());

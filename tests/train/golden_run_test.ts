@@ -1,4 +1,4 @@
-import { type PackedBatch } from "../../train/data/packing.ts";
+import type { PackedBatch } from "../../train/data/packing.ts";
 import { SafetensorsFile } from "../../train/files/safetensors.ts";
 import { loadAdapter } from "../../train/adapters/peft.ts";
 import { loadModel } from "../../train/models/load.ts";

@@ -6,17 +6,19 @@ import { train, Trainer, type TrainOptions } from "../../train/loop.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";
 import { device, randomIntegers } from "../device.ts";
 
-const CONFIG = {
-  model_type: "llama",
-  vocab_size: 96,
-  hidden_size: 32,
-  intermediate_size: 64,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  max_position_embeddings: 64,
-  tie_word_embeddings: true,
-};
+function smallModel(seed: number, trainable: "all" | "none" = "all"): LanguageModel {
+  return randomModel(device, {
+    model_type: "llama",
+    vocab_size: 96,
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    max_position_embeddings: 64,
+    tie_word_embeddings: true,
+  }, { seed, trainable });
+}
 
 /** Sequences in which each token follows from the one before, with labels at the end only or everywhere. */
 function makeSequences(count: number, labels: "all" | "last"): Sequence[] {
@@ -33,7 +35,7 @@ async function trained(
   sequences: Sequence[],
   options: TrainOptions,
 ): Promise<{ losses: number[]; norms: number[]; model: LanguageModel }> {
-  const model = randomModel(device, CONFIG, { seed: 3, trainable: "all" });
+  const model = smallModel(3);
   using trainer = new Trainer(model, sequences, { length: 64, learningRate: 1e-2, ...options });
   const losses: number[] = [];
   const norms: number[] = [];
@@ -78,12 +80,12 @@ Deno.test("a run that was stopped and resumed gives the same bytes", async () =>
   const whole = await trained(sequences, options);
   const path = `${await Deno.makeTempDir()}/run.safetensors`;
   {
-    const model = randomModel(device, CONFIG, { seed: 3, trainable: "all" });
+    const model = smallModel(3);
     using trainer = new Trainer(model, sequences, options);
     for await (const _ of trainer.run(5));
     await saveCheckpoint(trainer, path);
   }
-  const model = randomModel(device, CONFIG, { seed: 4, trainable: "all" });
+  const model = smallModel(4);
   using trainer = new Trainer(model, sequences, options);
   await loadCheckpoint(trainer, path);
   const losses: number[] = [];
@@ -95,7 +97,7 @@ Deno.test("a run that was stopped and resumed gives the same bytes", async () =>
 Deno.test("a checkpoint of another run is refused", async () => {
   const sequences = makeSequences(10, "all");
   const path = `${await Deno.makeTempDir()}/run.safetensors`;
-  const model = randomModel(device, CONFIG, { trainable: "all" });
+  const model = smallModel(0);
   using trainer = new Trainer(model, sequences, { steps: 4, length: 64 });
   await saveCheckpoint(trainer, path);
   using other = new Trainer(model, sequences, { steps: 5, length: 64 });
@@ -103,7 +105,7 @@ Deno.test("a checkpoint of another run is refused", async () => {
 });
 
 Deno.test("train() says what is wrong with its options, its data and its model", () => {
-  const model = randomModel(device, CONFIG, { trainable: "all" });
+  const model = smallModel(0);
   const sequences = makeSequences(3, "all");
   for (
     const [options, said] of [
@@ -117,12 +119,12 @@ Deno.test("train() says what is wrong with its options, its data and its model",
   ) assertThrows(() => new Trainer(model, sequences, options), RangeError, said);
   assertThrows(() => new Trainer(model, []), RangeError, "empty data set");
   assertThrows(() => new Trainer(model, ["a text"]), TypeError, "no tokenizer");
-  const frozen = randomModel(device, CONFIG);
+  const frozen = smallModel(0, "none");
   assertThrows(() => new Trainer(frozen, sequences), TypeError, "addLora");
 });
 
 Deno.test("a step makes no bind group once one has run", async () => {
-  const model = randomModel(device, CONFIG, { trainable: "all" });
+  const model = smallModel(0);
   using trainer = new Trainer(model, makeSequences(40, "all"), {
     steps: 12,
     length: 64,
@@ -136,7 +138,7 @@ Deno.test("a step makes no bind group once one has run", async () => {
 });
 
 Deno.test("a loss that is no number ends the run with advice", async () => {
-  const model = randomModel(device, CONFIG, { trainable: "all" });
+  const model = smallModel(0);
   const run = train(model, makeSequences(20, "all"), {
     steps: 30,
     length: 64,
