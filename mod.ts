@@ -43,13 +43,17 @@ export { embedding } from "./kernels/embedding/embedding.ts";
 export { matmul, type MatmulOptions } from "./kernels/linear/matmul.ts";
 export { crossEntropy, type CrossEntropyOptions } from "./kernels/loss/cross_entropy.ts";
 export { shiftLabels } from "./kernels/loss/shift_labels.ts";
+export { layerNorm } from "./kernels/norm/layer_norm.ts";
 export { rmsNorm } from "./kernels/norm/rms_norm.ts";
 export { add, div, mul, sub } from "./kernels/pointwise/arithmetic.ts";
 export { cast } from "./kernels/pointwise/cast.ts";
 export { dropout } from "./kernels/pointwise/dropout.ts";
+export { gelu } from "./kernels/pointwise/gelu.ts";
 export { reshape } from "./kernels/pointwise/reshape.ts";
 export { scale } from "./kernels/pointwise/scale.ts";
 export { siluGate } from "./kernels/pointwise/silu_gate.ts";
+export { slice, type SliceOptions } from "./kernels/pointwise/slice.ts";
+export { transpose } from "./kernels/pointwise/transpose.ts";
 export type { NestedScales } from "./kernels/quant/double_quant.ts";
 export {
   type FourBitBytes,
