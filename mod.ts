@@ -80,6 +80,7 @@ export {
 } from "./train/files/bitsandbytes.ts";
 export { type ModelConfig, parseConfig } from "./train/files/config.ts";
 export { type GgufArray, GgufFile, type GgufScalar, type GgufValue } from "./train/files/gguf.ts";
+export { ggufTokenizer } from "./train/files/gguf_tokenizer.ts";
 export {
   openCheckpoint,
   SafetensorsFile,
