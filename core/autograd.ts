@@ -13,11 +13,24 @@ import { checkSameShape, showShape } from "./shape.ts";
 import sumCode from "./sum.wgsl" with { type: "text" };
 import { empty, type Tensor, viewOf } from "./tensor.ts";
 
+/** The gradients that an op's inputs already have, from their later uses. */
+export interface EarlierGradients {
+  /**
+   * Takes the gradient that input `i` has so far, if it has one: the rule then returns the sum. For kernels that can add
+   * something to what they compute anyway, it saves the sum's own dispatch.
+   */
+  take(i: number): Tensor | undefined;
+}
+
 /**
  * The gradients of an op's inputs, in their order, from the gradient of its output. `needs[i]` says whether input `i` wants one;
- * where it does not, `null` saves the work.
+ * where it does not, `null` saves the work. Most rules have no use for `earlier`: what they return is added to it.
  */
-export type BackwardRule = (grad: Tensor, needs: readonly boolean[]) => (Tensor | null)[];
+export type BackwardRule = (
+  grad: Tensor,
+  needs: readonly boolean[],
+  earlier: EarlierGradients,
+) => (Tensor | null)[];
 
 /** How a tensor was computed. */
 export interface Node {
@@ -95,7 +108,8 @@ function sum(a: Tensor, b: Tensor): Tensor {
   checkSameShape("add the gradients", a, b);
   const out = empty(a.device, a.shape);
   const { size } = out;
-  a.device.dispatch(sumKernel, [a, b, out, uniform(size)], gridOf(Math.ceil(size / 64)));
+  const quads = Math.ceil(size / 4);
+  a.device.dispatch(sumKernel, [a, b, out, uniform(quads)], gridOf(Math.ceil(quads / 64)));
   return out;
 }
 
@@ -154,6 +168,11 @@ export function backward(loss: Tensor, grad?: Tensor): void {
     const before = grads.get(t);
     grads.set(t, before ? sum(before, g) : g);
   };
+  const take = (t: Tensor) => {
+    const before = grads.get(t);
+    grads.delete(t);
+    return before;
+  };
   give(loss, grad ?? viewOf(one(loss.device), loss.shape));
   noGrad(() => {
     for (const { node, out } of graphOf(loss)) {
@@ -161,7 +180,9 @@ export function backward(loss: Tensor, grad?: Tensor): void {
       if (!g) continue;
       // The rule's result is final for `out` unless it is also a leaf, whose gradient is kept below.
       if (!out.requiresGrad) grads.delete(out);
-      const given = node.rule(g, node.inputs.map(needsGrad));
+      const given = node.rule(g, node.inputs.map(needsGrad), {
+        take: (i) => take(node.inputs[i]),
+      });
       if (given.length !== node.inputs.length) {
         throw new RangeError(
           `Cannot differentiate "${node.label}": its rule gave ${given.length} gradients for ${node.inputs.length} inputs`,

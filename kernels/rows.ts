@@ -11,11 +11,26 @@ import code from "./rows.wgsl" with { type: "text" };
 /** WGSL with `row_sum` and `row_max`. */
 export const ROWS_WGSL: string = code;
 
+/**
+ * The same for one lane to a row, without workgroup memory: on software Vulkan merely declaring it costs more than a short row,
+ * because it is zeroed behind a barrier.
+ */
+export const ONE_LANE_WGSL = `
+override LANES: u32 = 1u;
+override ROWS: u32 = 8u;
+fn row_lane(index: u32) -> vec2<u32> { return vec2<u32>(0u, index); }
+fn row_sum(value: f32, lane: u32, slot: u32) -> f32 { return value; }
+fn row_max(value: f32, lane: u32, slot: u32) -> f32 { return value; }
+`;
+
 /** Lanes for each row, and rows for each workgroup. */
 export interface RowSplit {
   readonly LANES: number;
   readonly ROWS: number;
 }
+
+/** The split that `ONE_LANE_WGSL` is for. */
+export const ONE_LANE: RowSplit = { LANES: 1, ROWS: 8 };
 
 /** The split for rows of this many elements. */
 export function splitRows(device: Device, columns: number): RowSplit {

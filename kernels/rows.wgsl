@@ -3,6 +3,12 @@
 override LANES: u32 = 64u;
 override ROWS: u32 = 1u;
 
+// Which lane of which row of the workgroup an invocation is. Workgroups have one axis: software Vulkan fills its vectors along
+// the first, and eight rows of one lane along the second would leave seven eighths of each empty.
+fn row_lane(index: u32) -> vec2<u32> {
+  return vec2<u32>(index % LANES, index / LANES);
+}
+
 var<workgroup> row_shared: array<f32, LANES * ROWS>;
 
 // The sum of `value` over the lanes of a row, in an order that depends on LANES alone.

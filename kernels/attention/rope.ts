@@ -6,22 +6,23 @@
 import { track } from "../../core/autograd.ts";
 import { floatBits, uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
-import { kernel } from "../../core/kernel.ts";
 import { checkDType, checkIsShape, checkRank } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
+import { pickQuads, quadKernels } from "../quads.ts";
 import code from "./rope.wgsl" with { type: "text" };
 
-const ropeKernel = kernel("rope", code);
+const ropeKernels = quadKernels("rope", ["x", "angles"], code);
 
 function rotate(x: Tensor, positions: Tensor, table: Tensor, sign: 1 | -1): Tensor {
   const [batch, length, heads, size] = x.shape;
   const half = size / 2;
   const out = empty(x.device, x.shape);
-  const params = uniform(batch * length, heads, half, floatBits(sign));
+  const { group, kernel, bind } = pickQuads(x.device, ropeKernels, half);
+  const params = uniform(batch * length, heads, half / group, floatBits(sign));
   x.device.dispatch(
-    ropeKernel,
-    [x, positions, table, out, params],
-    gridOf(Math.ceil(x.size / 2 / 64)),
+    kernel,
+    [bind(x), bind(table), positions, out, params],
+    gridOf(Math.ceil(x.size / 2 / group / 64)),
   );
   return out;
 }

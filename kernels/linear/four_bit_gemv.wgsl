@@ -2,10 +2,11 @@
 // takes 32 codes at a time. `x_at`, `packed_at`, `absmax_at`, `code_value` and rows.wgsl are prepended.
 struct Params { m: u32, n: u32, k: u32, block_size: u32, add: u32 }
 
-@compute @workgroup_size(LANES, ROWS)
+@compute @workgroup_size(LANES * ROWS)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_id) t: vec3<u32>) {
-  prepare_codes(t.y * LANES + t.x);
+        @builtin(local_invocation_index) index: u32) {
+  let t = row_lane(index);
+  prepare_codes(index);
   let row = (w.y * groups.x + w.x) * ROWS + t.y;
   let units = select(0u, params.k / 32u, row < params.n);
   var total = vec4<f32>();

@@ -147,9 +147,11 @@ export function fourBitMatmul(
   if (add) checkIsShape("add to a product", add, shape, "add");
   const out = runFourBit(x, w, true, chooseFourBit(x.device, w, m, true), add);
   const inputs = add ? [x, add] : [x];
-  return track("four_bit_matmul", out, inputs, (g, needs) =>
+  return track("four_bit_matmul", out, inputs, (g, needs, earlier) =>
     [
-      needs[0] ? runFourBit(g, w, false, chooseFourBit(g.device, w, m, false)) : null,
+      needs[0]
+        ? runFourBit(g, w, false, chooseFourBit(g.device, w, m, false), earlier.take(0))
+        : null,
       g,
     ].slice(0, inputs.length));
 }

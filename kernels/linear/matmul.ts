@@ -131,14 +131,14 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   runProduct(p, chooseVariant(p));
   const { transposeA: ta = false, transposeB: tb = false, alpha = 1, add } = options;
   const inputs = add ? [a, b, add] : [a, b];
-  return track("matmul", p.out, inputs, (g, needs) =>
+  return track("matmul", p.out, inputs, (g, needs, earlier) =>
     [
       // C = α·A·B  gives  dA = α·dC·Bᵀ  and  dB = α·Aᵀ·dC, transposed where the operand is.
       !needs[0]
         ? null
         : ta
         ? matmul(b, g, { transposeA: tb, transposeB: true, alpha })
-        : matmul(g, b, { transposeB: !tb, alpha }),
+        : matmul(g, b, { transposeB: !tb, alpha, add: earlier.take(0) }),
       !needs[1] ? null : gradientOfB(a, b, g, ta, tb, alpha),
       g,
     ].slice(0, inputs.length));

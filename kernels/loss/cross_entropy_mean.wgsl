@@ -9,8 +9,9 @@ struct Params { rows: u32, count_given: u32 }
 @group(0) @binding(4) var<storage, read_write> inverse: array<f32>;
 @group(0) @binding(5) var<uniform> params: Params;
 
-@compute @workgroup_size(LANES, ROWS)
-fn main(@builtin(local_invocation_id) t: vec3<u32>) {
+@compute @workgroup_size(LANES * ROWS)
+fn main(@builtin(local_invocation_index) index: u32) {
+  let t = row_lane(index);
   var total = 0.0;
   var count = 0.0;
   for (var k = t.x; k < params.rows; k += LANES) {

@@ -10,13 +10,16 @@ import { kernel } from "../../core/kernel.ts";
 import { checkDType, checkIsShape, rowsAndColumns } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
 import { sum } from "../reduce/sum.ts";
-import { rowGrid, ROWS_WGSL, splitRows } from "../rows.ts";
+import { pickQuads, quadKernels } from "../quads.ts";
+import { ONE_LANE, ONE_LANE_WGSL, rowGrid, ROWS_WGSL, splitRows } from "../rows.ts";
 import code from "./rms_norm.wgsl" with { type: "text" };
 import backwardCode from "./rms_norm_backward.wgsl" with { type: "text" };
 import gainCode from "./rms_norm_gain.wgsl" with { type: "text" };
 
-const forward = kernel("rms_norm", ROWS_WGSL + code);
-const backward = kernel("rms_norm_backward", ROWS_WGSL + backwardCode);
+const preamble = { gpu: ROWS_WGSL, software: ONE_LANE_WGSL };
+const forward = quadKernels("rms_norm", ["x", "gain"], code, preamble);
+const backwardInputs = ["x", "gain", "d_out", "earlier"];
+const backward = quadKernels("rms_norm_backward", backwardInputs, backwardCode, preamble);
 const gainBackward = kernel("rms_norm_gain", gainCode);
 
 /**
@@ -44,18 +47,23 @@ export function rmsNorm(x: Tensor, gain: Tensor, epsilon = 1e-5): Tensor {
   const { device } = x;
   const [rows, columns] = rowsAndColumns(x);
   checkIsShape("normalize", gain, [columns], "gain");
-  const split = splitRows(device, columns);
+  const oneLane = device.adapter.type === "software" && columns % 4 === 0;
+  const split = oneLane ? ONE_LANE : splitRows(device, columns);
   const grid = rowGrid(rows, split);
   const out = empty(device, x.shape);
   const inverse = empty(device, [rows]);
-  const params = uniform(rows, columns, floatBits(epsilon));
-  device.dispatch(forward, [x, gain, out, inverse, params], grid, { ...split });
-  return track("rms_norm", out, [x, gain], (g, needs) => {
+  const { group, kernel, bind } = pickQuads(device, forward, columns);
+  const params = uniform(rows, columns / group, floatBits(columns), floatBits(epsilon));
+  device.dispatch(kernel, [bind(x), bind(gain), out, inverse, params], grid, { ...split });
+  return track("rms_norm", out, [x, gain], (g, needs, earlier) => {
     let dX: Tensor | null = null;
     if (needs[0]) {
       dX = empty(device, x.shape);
-      const bindings = [x, gain, inverse, g, dX, uniform(rows, columns)];
-      device.dispatch(backward, bindings, grid, { ...split });
+      const add = earlier.take(0);
+      const { kernel, bind } = pickQuads(device, backward, columns);
+      const params = uniform(rows, columns / group, floatBits(columns), add ? 1 : 0);
+      const inputs = [x, gain, g, add ?? x].map(bind);
+      device.dispatch(kernel, [...inputs, inverse, dX, params], grid, { ...split });
     }
     return [dX, needs[1] ? gainGradient(x, inverse, g, rows, columns) : null];
   });

@@ -3,8 +3,9 @@
 @group(0) @binding(1) var<storage, read_write> norm: array<f32>;
 @group(0) @binding(2) var<uniform> count: vec4<u32>;
 
-@compute @workgroup_size(LANES, ROWS)
-fn main(@builtin(local_invocation_id) t: vec3<u32>) {
+@compute @workgroup_size(LANES * ROWS)
+fn main(@builtin(local_invocation_index) index: u32) {
+  let t = row_lane(index);
   var total = 0.0;
   for (var i = t.x; i < count.x; i += LANES) {
     total += parts[i];

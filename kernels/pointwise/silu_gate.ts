@@ -6,14 +6,14 @@
 import { track } from "../../core/autograd.ts";
 import { uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
-import { kernel } from "../../core/kernel.ts";
+import { input, kernelPair, pick } from "../../core/inputs.ts";
 import { checkDType, checkSameShape } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
 import code from "./silu_gate.wgsl" with { type: "text" };
 import backwardCode from "./silu_gate_backward.wgsl" with { type: "text" };
 
-const forward = kernel("silu_gate", code);
-const backward = kernel("silu_gate_backward", backwardCode);
+const forward = kernelPair("silu_gate", ["gate", "up"], code);
+const backward = kernelPair("silu_gate_backward", ["gate", "up", "d_out"], backwardCode);
 
 /**
  * `silu(gate) · up`, where `silu(x) = x · σ(x)`: the middle of a SwiGLU feed-forward layer.
@@ -36,14 +36,17 @@ export function siluGate(gate: Tensor, up: Tensor): Tensor {
   checkDType("gate", gate, "f32", "gate");
   checkDType("gate", up, "f32", "up");
   checkSameShape("gate", gate, up);
-  const { device, size } = gate;
-  const grid = gridOf(Math.ceil(size / 64));
+  const { device } = gate;
+  const quads = Math.ceil(gate.size / 4);
+  const grid = gridOf(Math.ceil(quads / 64));
   const out = empty(device, gate.shape);
-  device.dispatch(forward, [gate, up, out, uniform(size)], grid);
+  const inputs = [gate, up].map((t) => input(t));
+  device.dispatch(pick(device, forward), [...inputs, out, uniform(quads)], grid);
   return track("silu_gate", out, [gate, up], (g) => {
     const dGate = empty(device, gate.shape);
     const dUp = empty(device, gate.shape);
-    device.dispatch(backward, [gate, up, g, dGate, dUp, uniform(size)], grid);
+    const bindings = [...inputs, input(g), dGate, dUp, uniform(quads)];
+    device.dispatch(pick(device, backward), bindings, grid);
     return [dGate, dUp];
   });
 }

@@ -5,9 +5,10 @@ struct Params { rows: u32, length: u32 }
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 @group(0) @binding(2) var<uniform> params: Params;
 
-@compute @workgroup_size(LANES, ROWS)
+@compute @workgroup_size(LANES * ROWS)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-        @builtin(local_invocation_id) t: vec3<u32>) {
+        @builtin(local_invocation_index) index: u32) {
+  let t = row_lane(index);
   let row = (w.y * n.x + w.x) * ROWS + t.y;
   var total = 0.0;
   if (row < params.rows) {

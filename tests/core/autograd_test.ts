@@ -37,6 +37,17 @@ Deno.test("backward() does not descend where no gradient is wanted", async () =>
   assertEquals(constant.grad, null);
 });
 
+Deno.test("backward() lets a rule take the gradient that its input has, and add to it", async () => {
+  const x = leaf(3);
+  const twice = track("twice", scale(x, 2), [x], (g, _needs, earlier) => {
+    const before = earlier.take(0);
+    assertEquals(earlier.take(0), undefined);
+    return [before ? add(before, scale(g, 2)) : scale(g, 2)];
+  });
+  backward(add(twice, mul(x, x))); // 2x + x²
+  assertEquals(await x.grad!.item(), 8);
+});
+
 Deno.test("noGrad() notes nothing, and ends when its body throws", () => {
   const x = leaf(2);
   assertEquals(noGrad(() => mul(x, x)).node, null);
