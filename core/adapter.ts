@@ -13,6 +13,8 @@ export interface AdapterDescription {
   readonly type: "gpu" | "software";
   /** Whether subgroups can be used and have exactly 32 lanes: the only size that nibble's kernels are written for. */
   readonly subgroups: boolean;
+  /** Whether software Vulkan lets the eight lanes of its vectors exchange values: its subgroups have exactly 8 lanes. */
+  readonly broadcast: boolean;
   /** Whether shaders may use 16-bit floats. */
   readonly f16: boolean;
   /** Whether passes can be timed on the GPU. */
@@ -72,8 +74,9 @@ export async function openAdapter(
   const features: GPUFeatureName[] = [];
   if (adapter.features.has("timestamp-query")) features.push("timestamp-query");
   if (adapter.features.has("shader-f16")) features.push("shader-f16");
-  // Deno 2.9 does not list subgroups, but grants them. Any size but 32 would be silently wrong.
-  const wide = info.subgroupMinSize === 32 && info.subgroupMaxSize === 32;
+  // Deno 2.9 does not list subgroups, but grants them. Any size but the expected would be silently wrong.
+  const lanes = software ? 8 : 32;
+  const wide = info.subgroupMinSize === lanes && info.subgroupMaxSize === lanes;
   const wanted = wide ? [...features, "subgroups" as GPUFeatureName] : features;
   let gpu: GPUDevice;
   let subgroups = wide;
@@ -89,7 +92,8 @@ export async function openAdapter(
     description: {
       name: info.description || info.device || info.vendor || "unnamed adapter",
       type: software ? "software" : "gpu",
-      subgroups,
+      subgroups: subgroups && !software,
+      broadcast: subgroups && software,
       f16: features.includes("shader-f16"),
       timestamps: features.includes("timestamp-query"),
     },
