@@ -17,7 +17,13 @@
 
 // core: the device, tensors, gradients, recorded steps
 export type { AdapterDescription } from "./core/adapter.ts";
-export { backward, type BackwardRule, type Node, noGrad } from "./core/autograd.ts";
+export {
+  backward,
+  type BackwardRule,
+  type EarlierGradients,
+  type Node,
+  noGrad,
+} from "./core/autograd.ts";
 export type { Binding, Texels, Uniform } from "./core/binding.ts";
 export {
   capture,
