@@ -11,6 +11,7 @@ import { gridOf } from "../../core/grid.ts";
 import { input, type KernelPair, kernelPair, pick } from "../../core/inputs.ts";
 import { checkDType, checkIsShape, checkRank, showShape } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
+import { unroll } from "../linear/unroll.ts";
 import code from "./attention.wgsl" with { type: "text" };
 import keysCode from "./attention_backward_kv.wgsl" with { type: "text" };
 import queriesCode from "./attention_backward_q.wgsl" with { type: "text" };
@@ -24,18 +25,40 @@ interface HeadKernels {
 
 const byHeadSize = new Map<number, HeadKernels>();
 
+/** The loops over a head's elements, written out. */
+function unrollHead(code: string, d4: number): string {
+  return code.replaceAll(
+    /for \(var d = 0u; d < D4; d\+\+\) \{([^{}]*)\}/g,
+    (_, body: string) => unroll(d4, (d) => body.replaceAll(/\bd\b/g, `${d}u`)),
+  );
+}
+
+/**
+ * A kernel pair for heads of `headSize`. The loops over its elements are written out for software Vulkan, whose compiler keeps
+ * an array in memory if a loop indexes it; a GPU's compiler does that itself, and chooses better how far.
+ */
+function headKernels(
+  label: string,
+  inputs: readonly string[],
+  code: string,
+  headSize: number,
+): KernelPair {
+  const d4 = headSize / 4;
+  const head = `const D4 = ${d4}u;\n`;
+  return {
+    gpu: kernelPair(label, inputs, head + code).gpu,
+    software: kernelPair(label, inputs, head + unrollHead(code, d4)).software,
+  };
+}
+
 function kernelsFor(headSize: number): HeadKernels {
   let kernels = byHeadSize.get(headSize);
   if (!kernels) {
-    const head = `const D4 = ${headSize / 4}u;\n`;
+    const queriesInputs = ["q", "k", "v", "out", "d_out"];
     kernels = {
-      forward: kernelPair("attention", ["q", "k", "v"], head + code),
-      queries: kernelPair(
-        "attention_backward_q",
-        ["q", "k", "v", "out", "d_out"],
-        head + queriesCode,
-      ),
-      keys: kernelPair("attention_backward_kv", ["q", "k", "v", "d_out"], head + keysCode),
+      forward: headKernels("attention", ["q", "k", "v"], code, headSize),
+      queries: headKernels("attention_backward_q", queriesInputs, queriesCode, headSize),
+      keys: headKernels("attention_backward_kv", ["q", "k", "v", "d_out"], keysCode, headSize),
     };
     byHeadSize.set(headSize, kernels);
   }
