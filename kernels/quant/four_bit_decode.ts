@@ -21,17 +21,26 @@ function literal(value: number): string {
   return Object.is(value, -0) ? "-0.0" : Number.isInteger(value) ? value.toFixed(1) : String(value);
 }
 
-/** `code_value`: a table in workgroup memory on a GPU; on software Vulkan, where that is slow, a constant array. */
+/** A choice among values by the bits of `code`, the lowest first: fifteen selects of whole vectors, and no memory. */
+function selects(values: readonly string[], bit = 0): string {
+  if (values.length === 1) return values[0];
+  const pairs = Array.from(
+    { length: values.length / 2 },
+    (_, i) => `select(${values[2 * i]}, ${values[2 * i + 1]}, (code & ${1 << bit}u) != 0u)`,
+  );
+  return selects(pairs, bit + 1);
+}
+
+/** `code_value`: a table in workgroup memory on a GPU; on software Vulkan, where any table is slow, selects. */
 function valueWgsl(w: FourBitTensor, software: boolean): string {
-  const values = Array.from(tableOf(w.type), literal).join(", ");
   if (software) {
     return `
 fn prepare_codes(t: u32) {}
 fn code_value(code: u32) -> f32 {
-  var table = array<f32, 16>(${values});
-  return table[code];
+  return ${selects(Array.from(tableOf(w.type), literal))};
 }`;
   }
+  const values = Array.from(tableOf(w.type), literal).join(", ");
   return `
 var<workgroup> code_table: array<f32, 16>;
 fn prepare_codes(t: u32) {
