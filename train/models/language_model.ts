@@ -51,6 +51,8 @@ export abstract class LanguageModel extends Module {
   readonly configJson: Json;
   /** Its tokenizer, if its folder has one. */
   tokenizer: Tokenizer | null = null;
+  /** What there is to say of how it was loaded, a line each: which weights were converted, what was left out. */
+  notes: readonly string[] = [];
   /** The adapters on it. */
   readonly adapters: Set<Adapter> = new Set();
 

@@ -15,6 +15,7 @@ import { parseConfig, readConfig } from "../files/config.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
+import { conversionNotes, openGgufModel } from "./gguf.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { Llama, llamaWeights, type WeightSpec } from "./llama.ts";
 
@@ -154,7 +155,7 @@ function checkWeights(
     const entry = source.entries.get(name);
     if (!entry) {
       throw new RangeError(
-        `Cannot load the model in "${folder}": its weights lack "${name}", which config.json calls for`,
+        `Cannot load the model in "${folder}": its weights lack "${name}", which its configuration calls for`,
       );
     }
     if (!isFourBit(source, name) && !sameShape(entry.shape, shape)) {
@@ -190,6 +191,23 @@ function checkQuantized(
   }
 }
 
+/** Loads the model in a GGUF file. */
+async function loadGguf(
+  device: Device,
+  path: string,
+  options: LoadOptions,
+): Promise<LanguageModel> {
+  const file = await openGgufModel(path);
+  using source = file.source;
+  const specs = llamaWeights(file.config);
+  checkWeights(source, specs, path);
+  const weights = await placeAll(device, specs, (name) => source.readFloats(name), options);
+  const model = new Llama(device, file.config, file.json, weights);
+  model.tokenizer = file.tokenizer;
+  model.notes = [...file.notes, ...conversionNotes(file, specs, options.quantize)];
+  return model;
+}
+
 /** The tokenizer of a folder, or null where there is no tokenizer.json. */
 async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
   try {
@@ -204,8 +222,11 @@ async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
  * Loads a model folder as Hugging Face's `save_pretrained` writes it: config.json, model.safetensors (whole or in shards, in
  * F32, F16 or BF16), and tokenizer.json where there is one. Checkpoints in bitsandbytes' NF4 and FP4 are loaded as they are.
  *
+ * Or loads llama.cpp's GGUF file of a Llama, Mistral, Qwen2 or Qwen3 with its tokenizer and chat template. Its weights are decoded, and with
+ * `quantize` quantized again in Hugging Face's layout; `model.notes` says which.
+ *
  * @param device where it shall live
- * @param folder the path of the folder
+ * @param folder the path of the folder, or of a `.gguf` file
  * @param options quantization, and what is trained
  * @throws {Error} if a file is missing
  * @throws {RangeError} if the weights do not fit config.json, are in 4 bits other than those asked for, or an option makes no sense
@@ -236,6 +257,7 @@ export async function loadModel(
   options: LoadOptions = {},
 ): Promise<LanguageModel> {
   checkOptions(options);
+  if (/\.gguf$/i.test(folder)) return await loadGguf(device, folder, options);
   const { config, json } = await readConfig(folder);
   const specs = llamaWeights(config);
   using source = await openCheckpoint(folder);

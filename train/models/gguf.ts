@@ -1,0 +1,205 @@
+/**
+ * Models in GGUF files, seen as Hugging Face has them: its configuration, names, order of rows, and tokenizer.
+ *
+ * @module
+ */
+import { type ModelConfig, parseConfig } from "../files/config.ts";
+import { GgufFile } from "../files/gguf.ts";
+import { ggufTokenizer } from "../files/gguf_tokenizer.ts";
+import type { TensorSource } from "../files/safetensors.ts";
+import type { TensorEntry } from "../files/safetensors_header.ts";
+import type { Json, Tokenizer } from "../files/tokenizer.ts";
+import { architectureOf, ggufConfig } from "./gguf_config.ts";
+import type { WeightSpec } from "./llama.ts";
+
+/** Hugging Face's names outside and inside of blocks. */
+const NAMES: ReadonlyMap<string, string> = new Map([
+  ["token_embd", "model.embed_tokens"],
+  ["output_norm", "model.norm"],
+  ["output", "lm_head"],
+]);
+const BLOCK_NAMES: ReadonlyMap<string, string> = new Map([
+  ["attn_norm", "input_layernorm"],
+  ["attn_q", "self_attn.q_proj"],
+  ["attn_k", "self_attn.k_proj"],
+  ["attn_v", "self_attn.v_proj"],
+  ["attn_output", "self_attn.o_proj"],
+  ["attn_q_norm", "self_attn.q_norm"],
+  ["attn_k_norm", "self_attn.k_norm"],
+  ["ffn_norm", "post_attention_layernorm"],
+  ["ffn_gate", "mlp.gate_proj"],
+  ["ffn_up", "mlp.up_proj"],
+  ["ffn_down", "mlp.down_proj"],
+]);
+
+/** Tensors that are tables made from the configuration. */
+const TABLES: ReadonlySet<string> = new Set(["rope_freqs.weight"]);
+
+/** Hugging Face's name of a tensor, or null. */
+function nameOf(own: string): string | null {
+  const [, block, stem, end] = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(own) ?? [];
+  const name = (block === undefined ? NAMES : BLOCK_NAMES).get(stem);
+  if (!name) return null;
+  return block === undefined ? `${name}.${end}` : `model.layers.${Number(block)}.${name}.${end}`;
+}
+
+/**
+ * Puts the rows of q or k in Hugging Face's order. llama.cpp rotates neighbouring rows of a head together, transformers row j
+ * with row j + half; so its file has rows 0, half, 1, half + 1, …
+ */
+function unpermute<Numbers extends Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer>>(
+  numbers: Numbers,
+  rows: number,
+  headSize: number,
+): Numbers {
+  const result = numbers.slice() as Numbers;
+  const width = numbers.length / rows;
+  const half = headSize / 2;
+  for (let row = 0; row < rows; row++) {
+    const inHead = row % headSize;
+    const from = row - inHead + 2 * (inHead % half) + Math.floor(inHead / half);
+    result.set(numbers.subarray(from * width, (from + 1) * width), row * width);
+  }
+  return result;
+}
+
+/** The tensors of a file under Hugging Face's names and in its order of rows. */
+class GgufWeights implements TensorSource {
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly #file: GgufFile;
+  readonly #names = new Map<string, string>();
+  /** The width of the heads in q and k, or 0 where their rows are in order. */
+  readonly #headSize: number;
+
+  constructor(file: GgufFile, headSize: number) {
+    this.#file = file;
+    this.#headSize = headSize;
+    const entries = new Map<string, TensorEntry>();
+    const unknown: string[] = [];
+    for (const [own, entry] of file.entries) {
+      const name = nameOf(own);
+      if (name) {
+        entries.set(name, entry);
+        this.#names.set(name, own);
+      } else if (!TABLES.has(own)) unknown.push(own);
+    }
+    if (unknown.length > 0) {
+      throw new RangeError(
+        `Cannot use "${file.path}": it has ${unknown.length} tensors that such a model does not have: ${
+          unknown.slice(0, 5).join(", ")
+        }${unknown.length > 5 ? ", …" : ""}`,
+      );
+    }
+    this.entries = entries;
+  }
+
+  #inOrder<Numbers extends Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer>>(
+    name: string,
+    numbers: Numbers,
+  ): Numbers {
+    if (!this.#headSize || !/\.[qk]_proj\.\w+$/.test(name)) return numbers;
+    const [rows] = this.entries.get(name)!.shape;
+    return unpermute(numbers, rows, this.#headSize);
+  }
+
+  #own(name: string): string {
+    return this.#names.get(name) ?? name;
+  }
+
+  async read(name: string): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#inOrder(name, await this.#file.read(this.#own(name)));
+  }
+
+  async readFloats(name: string): Promise<Float32Array<ArrayBuffer>> {
+    const numbers = await this.#file.readFloats(this.#own(name));
+    const wrong = numbers.findIndex((number) => !Number.isFinite(number));
+    if (wrong >= 0) {
+      throw new RangeError(
+        `Cannot read "${this.#own(name)}" in "${this.#file.path}": number ${wrong} is ${
+          numbers[wrong]
+        }; the model is damaged, fetch or convert it again`,
+      );
+    }
+    return this.#inOrder(name, numbers);
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A model in a GGUF file, opened. Close `source` at the end. */
+export interface GgufModel {
+  /** Its sizes. */
+  readonly config: ModelConfig;
+  /** The config.json that a Hugging Face folder of it would have. */
+  readonly json: Json;
+  /** Its weights under Hugging Face's names, and in the order of rows that transformers has. */
+  readonly source: TensorSource;
+  /** Its tokenizer, or null where nibble does not know its kind. */
+  readonly tokenizer: Tokenizer | null;
+  /** What should be said of it. */
+  readonly notes: readonly string[];
+}
+
+/** A model whose tokenizer is unknown is of use all the same: token ids can be given. The note says why there is none. */
+function tokenizerOf(file: GgufFile, notes: string[]): Tokenizer | null {
+  try {
+    return ggufTokenizer(file);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    notes.push(`The model has no tokenizer: ${error.message}`);
+    return null;
+  }
+}
+
+/**
+ * Opens the model in a GGUF file.
+ *
+ * @throws {Error} if the file cannot be read.
+ * @throws {SyntaxError} if it is not a GGUF file.
+ * @throws {TypeError} if the architecture is not known, or a value of the metadata makes no sense.
+ * @throws {RangeError} if a length does not fit, or a tensor has no place in such a model.
+ */
+export async function openGgufModel(path: string): Promise<GgufModel> {
+  const file = await GgufFile.open(path);
+  try {
+    const architecture = architectureOf(file);
+    const json = await ggufConfig(file, architecture);
+    const config = parseConfig(json, path);
+    const source = new GgufWeights(file, architecture.permuted ? config.headSize : 0);
+    const notes: string[] = [];
+    return { config, json, source, tokenizer: tokenizerOf(file, notes), notes };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+/** Types that f32 holds as they are. */
+const PLAIN: ReadonlySet<string> = new Set(["F32", "F16", "BF16"]);
+
+/** Which of a file's quantized weights were converted to what, a line for each type. */
+export function conversionNotes(
+  { source }: GgufModel,
+  specs: ReadonlyMap<string, WeightSpec>,
+  quantize: string | undefined,
+): string[] {
+  const counts = new Map<string, number>();
+  for (const [name, { role }] of specs) {
+    const { dtype } = source.entries.get(name)!;
+    if (PLAIN.has(dtype)) continue;
+    const to = role === "linear" && quantize
+      ? `decoded and quantized to ${quantize}`
+      : "decoded to f32";
+    const line = `stored as ${dtype}: ${to}`;
+    counts.set(line, (counts.get(line) ?? 0) + 1);
+  }
+  return [...counts].map(([line, count]) =>
+    `${count} ${count === 1 ? "weight" : "weights"} ${line}`
+  );
+}
