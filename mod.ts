@@ -144,8 +144,14 @@ export { scheduleFactor, type ScheduleKind, type ScheduleOptions } from "./train
 export { train, Trainer, type TrainOptions, type TrainProgress } from "./train/loop.ts";
 
 // train/adapters: small trained parts beside a frozen model, in PEFT's format
-export { addLora, Lora, type LoraOptions, mergeAdapter } from "./train/adapters/lora.ts";
+export { DoraBranch, type DoraParts } from "./train/adapters/dora_branch.ts";
+export { addLora, Lora, mergeAdapter } from "./train/adapters/lora.ts";
 export { type BranchDropout, LoraBranch } from "./train/adapters/lora_branch.ts";
+export type {
+  CompleteLora,
+  DecomposedLoraOptions,
+  LoraOptions,
+} from "./train/adapters/lora_options.ts";
 export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapters/peft.ts";
 
 // train/eval: what a model can do

@@ -23,7 +23,9 @@ function batchOf(ids: Int32Array<ArrayBuffer>, rows: number): PackedBatch {
   };
 }
 
-for (const name of ["llama/lora", "llama/rslora", "llama-tied/lora", "qwen2/lora"]) {
+for (
+  const name of ["llama/lora", "llama/rslora", "llama/dora", "llama-tied/lora", "qwen2/lora"]
+) {
   Deno.test(`${name}: twelve steps go as PEFT's and torch's AdamW go`, async () => {
     const folder = `${GOLDEN}${name}`;
     const model = await loadModel(device, `${GOLDEN}${name.split("/")[0]}`);

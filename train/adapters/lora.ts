@@ -6,84 +6,41 @@
  * @module
  */
 import { noGrad } from "../../core/autograd.ts";
-import { Random } from "../../core/random.ts";
 import { type Tensor, tensor, zeros } from "../../core/tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import type { Adapter } from "../nn/adapter.ts";
 import { Linear, type LinearLayer } from "../nn/linear.ts";
 import type { Named } from "../nn/module.ts";
+import { DoraBranch } from "./dora_branch.ts";
 import { LoraBranch } from "./lora_branch.ts";
-import { ALL_LINEAR, matchTargets, valueFor } from "./targets.ts";
-
-/** What kind of LoRA to add. */
-export interface LoraOptions {
-  /** The rank: 8 by default. */
-  readonly r?: number;
-  /** The update is scaled by alpha / r: 16 by default, twice the default rank. */
-  readonly alpha?: number;
-  /** The probability with which elements of A's input are dropped in training; 0 by default. */
-  readonly dropout?: number;
-  /**
-   * Which linear layers: a list of names (`["q_proj", "v_proj"]`) or paths, a regular expression for whole paths, or
-   * "all-linear", the default: what matters most in QLoRA is an adapter on every layer (Dettmers et al., arXiv 2305.14314,
-   * figure 2).
-   */
-  readonly targetModules?: readonly string[] | string;
-  /** Scale by alpha / √r, so that large ranks learn as fast as small ones. */
-  readonly useRslora?: boolean;
-  /** The same seed gives the same A and the same dropout. 0 by default. */
-  readonly seed?: number;
-  /** Ranks of single layers, by a regular expression for the end of the path; the first that matches counts. */
-  readonly rankPattern?: Readonly<Record<string, number>>;
-  /** The same for alpha. */
-  readonly alphaPattern?: Readonly<Record<string, number>>;
-}
-
-/** Streams of a seed that are apart from those that a random model with the same seed draws from ("lora" in ASCII). */
-const FIRST_STREAM = 0x6c6f7261;
+import {
+  type CompleteLora,
+  completeLora,
+  type DecomposedLoraOptions,
+  type LoraOptions,
+} from "./lora_options.ts";
+import { SavedModules, tensorsToSave } from "./saved_modules.ts";
+import { decompose, drawA, type LoraStart, peftName, rankAndScaling } from "./start.ts";
+import { matchTargets } from "./targets.ts";
 
 /** Every LoRA on a model, merged ones included. */
 export function lorasOn(model: LanguageModel): readonly Lora[] {
   return [...model.adapters].filter((adapter) => adapter instanceof Lora);
 }
 
-function checkRank(r: number, name: string): void {
-  if (Number.isSafeInteger(r) && r >= 1) return;
-  throw new RangeError(`Cannot add LoRA: found ${name} ${r}, wanted a whole number of at least 1`);
-}
-
-function checkAlpha(alpha: number, name: string): void {
-  if (Number.isFinite(alpha) && alpha > 0) return;
-  throw new RangeError(`Cannot add LoRA: found ${name} ${alpha}, wanted a number above 0`);
-}
-
-/** The options with defaults in place. */
-export function completeLora(options: LoraOptions): Required<LoraOptions> {
-  const {
-    r = 8,
-    alpha = 16,
-    dropout = 0,
-    targetModules = ALL_LINEAR,
-    useRslora = false,
-    seed = 0,
-    rankPattern = {},
-    alphaPattern = {},
-  } = options;
-  checkRank(r, "r");
-  checkAlpha(alpha, "alpha");
-  for (const key in rankPattern) checkRank(rankPattern[key], `the rank of "${key}"`);
-  for (const key in alphaPattern) checkAlpha(alphaPattern[key], `the alpha of "${key}"`);
-  if (!(dropout >= 0 && dropout < 1)) {
-    throw new RangeError(
-      `Cannot add LoRA: found dropout ${dropout}, wanted a probability of at least 0 and below 1`,
+/** Throws unless an adapter can be added to these layers. */
+export function checkPlaces(model: LanguageModel, paths: readonly string[]): void {
+  const layers = new Map(model.linearLayers());
+  if (lorasOn(model).some((other) => other.merged)) {
+    throw new TypeError(
+      "Cannot add LoRA: found another one merged into the model; call its unmerge(), or mergeAdapter() to keep it for good",
     );
   }
-  return { r, alpha, dropout, targetModules, useRslora, seed, rankPattern, alphaPattern };
-}
-
-/** The name that PEFT gives a branch's tensor. */
-export function peftName(path: string, name: string): string {
-  return `base_model.model.${path}.${name}`;
+  const taken = paths.find((path) => layers.get(path)!.branch);
+  if (taken === undefined) return;
+  throw new TypeError(
+    `Cannot add LoRA to "${taken}": found an adapter on it; call remove() on that one, or mergeAdapter()`,
+  );
 }
 
 /** LoRA on a model: a branch on each of the chosen layers. `addLora` and `loadAdapter` make one. */
@@ -91,7 +48,7 @@ export class Lora implements Adapter {
   /** The model that it is on. */
   readonly model: LanguageModel;
   /** How it was made. */
-  readonly options: Required<LoraOptions>;
+  readonly options: CompleteLora;
   /** Its branches, by the path of the layer. */
   readonly branches: ReadonlyMap<string, LoraBranch>;
   /** u32 [2], seed and step of the dropout masks. Null where dropout is 0. */
@@ -99,64 +56,80 @@ export class Lora implements Adapter {
   /** Whether dropout is on. Whoever trains sets it, and unsets it. */
   training = false;
   #state: "on" | "merged" | "gone" = "on";
+  readonly #saved: SavedModules;
+  /** Layers whose weight was taken apart: see `decompose`. */
+  readonly #whole = new Map<string, LinearLayer>();
   readonly #originals = new Map<string, LinearLayer>();
   readonly #frozen: Tensor[] = [];
 
-  /** @ignore Use `addLora` or `loadAdapter`. `weights` are A and B by PEFT's names; without them LoRA starts fresh. */
+  /** @ignore Use `addLora` or `loadAdapter`. */
   constructor(
     model: LanguageModel,
-    options: Required<LoraOptions>,
+    options: CompleteLora,
     paths: readonly string[],
-    weights?: ReadonlyMap<string, Float32Array>,
+    start: LoraStart = {},
   ) {
     const { device } = model;
-    const layers = new Map(model.linearLayers());
+    checkPlaces(model, paths);
+    const toSave = tensorsToSave(model, options.modulesToSave);
     for (const other of lorasOn(model)) {
-      if (!other.merged) continue;
+      const both = [...other.#saved.tensors.keys()].find((name) => toSave.has(name));
+      if (both === undefined) continue;
       throw new TypeError(
-        "Cannot add LoRA: found another one merged into the model; call its unmerge(), or mergeAdapter() to keep it for good",
+        `Cannot train "${both}" whole: found it in another adapter's modulesToSave; call remove() on that one, or mergeAdapter()`,
       );
     }
-    const taken = paths.find((path) => layers.get(path)!.branch);
-    if (taken !== undefined) {
-      throw new TypeError(
-        `Cannot add LoRA to "${taken}": found an adapter on it; call remove() on that one, or mergeAdapter()`,
-      );
-    }
-    const { dropout: p, useRslora, seed } = options;
+    const { dropout: p, seed } = options;
     this.model = model;
     this.options = options;
     this.dropoutState = p > 0 ? device.keep(tensor(device, Uint32Array.of(seed >>> 0, 0))) : null;
+    for (const [path, weight] of start.residuals ?? []) {
+      const layer = new Map(model.linearLayers()).get(path)!;
+      model.replaceLinear(path, new Linear(weight, layer.bias));
+      this.#whole.set(path, layer);
+    }
+    const layers = new Map(model.linearLayers());
     const branches = new Map<string, LoraBranch>();
     for (const [site, path] of paths.entries()) {
       const layer = layers.get(path)!;
-      const [outFeatures, inFeatures] = layer.shape;
-      const r = valueFor(path, options.rankPattern, options.r);
-      const alpha = valueFor(path, options.alphaPattern, options.alpha);
-      const a = weights?.get(peftName(path, "lora_A.weight")) ??
-        initialA(seed, site, r, inFeatures);
-      const b = weights?.get(peftName(path, "lora_B.weight"));
-      const state = this.dropoutState;
-      const branch = new LoraBranch(
-        device.keep(tensor(device, a, [r, inFeatures])),
-        device.keep(b ? tensor(device, b, [outFeatures, r]) : zeros(device, [outFeatures, r])),
-        alpha / (useRslora ? Math.sqrt(r) : r),
-        state && { p, state, site, lora: this },
-      );
-      branch.a.requiresGrad = branch.b.requiresGrad = true;
+      const branch = this.#branchOf(path, site, layer, start);
+      for (const [, own] of branch.tensors()) own.requiresGrad = true;
       layer.branch = branch;
       branches.set(path, branch);
     }
     this.branches = branches;
     this.#freezeModel();
+    this.#saved = new SavedModules(toSave, (name) => start.weights?.get(peftName("", name)));
     model.adapters.add(this);
   }
 
-  /** The model's own weights are frozen: an adapter's file could not hold what they learn. */
+  #branchOf(path: string, site: number, layer: LinearLayer, { weights }: LoraStart): LoraBranch {
+    const { device } = this.model;
+    const { dropout: p, useDora } = this.options;
+    const [outFeatures, inFeatures] = layer.shape;
+    const { r, scaling } = rankAndScaling(path, this.options);
+    const given = (name: string) => weights?.get(peftName(path, name));
+    const numbers = given("lora_A.weight") ?? drawA(this.options, site, r, inFeatures);
+    const a = device.keep(tensor(device, numbers, [r, inFeatures]));
+    const second = given("lora_B.weight");
+    const shape = [outFeatures, r];
+    const b = device.keep(second ? tensor(device, second, shape) : zeros(device, shape));
+    const state = this.dropoutState;
+    const dropout = state && { p, state, site, lora: this };
+    if (!useDora) return new LoraBranch(a, b, scaling, dropout);
+    const third = given("lora_magnitude_vector");
+    const magnitude = third ? device.keep(tensor(device, third)) : null;
+    return withDense(layer, (w) => new DoraBranch(w, { a, b, scaling, dropout, magnitude }));
+  }
+
+  /** The model's own weights are frozen, but for modules to save: an adapter's file could not hold what they learn. */
   #freezeModel(): void {
+    const kept = new Set(
+      lorasOn(this.model).flatMap((other) => [...other.#saved.tensors.values()]),
+    );
     for (const [, module] of this.model.modules()) {
       for (const [, own] of module.tensors()) {
-        if (!own.requiresGrad) continue;
+        if (!own.requiresGrad || kept.has(own)) continue;
         own.requiresGrad = false;
         this.#frozen.push(own);
       }
@@ -174,28 +147,29 @@ export class Lora implements Adapter {
     return this.#state === "merged";
   }
 
-  /** How many numbers A and B have in all layers. */
+  /** How many numbers are trained: A, B and magnitudes in all layers, and whole modules. */
   get count(): number {
     let count = 0;
-    for (const { a, b } of this.branches.values()) count += a.size + b.size;
+    for (const [, own] of this.parameters()) count += own.size;
     return count;
   }
 
-  /** Bytes of A and B in memory, in all layers. */
+  /** Bytes of these numbers in memory. */
   get bytes(): number {
     return 4 * this.count;
   }
 
-  /** A and B of every layer, by the names that PEFT saves them under. */
+  /** What is trained, by the names that PEFT saves it under: A and B of every layer, magnitudes, and whole modules. */
   *parameters(): Generator<Named<Tensor>> {
     for (const [path, branch] of this.branches) {
       for (const [name, own] of branch.tensors()) yield [peftName(path, name), own];
     }
+    for (const [name, own] of this.#saved.tensors) yield [peftName("", name), own];
   }
 
   /**
-   * Puts a dense layer with the weight `W + scaling · B · A` in the place of each layer; quantized ones are decoded for it, in
-   * 32 bits. The originals are kept for `unmerge`. Steps that `capture` recorded before must be recorded anew.
+   * Puts a dense layer with the weight `W + scaling · B · A` (scaled to DoRA's magnitudes, if it is DoRA) in the place of each
+   * layer; quantized ones are decoded for it, in 32 bits. The originals are kept for `unmerge`. Steps that `capture` recorded before must be recorded anew.
    *
    * @throws {TypeError} if it is merged already, or was removed
    */
@@ -216,13 +190,11 @@ export class Lora implements Adapter {
     }
     for (const [path, branch] of this.branches) {
       const layer = layers.get(path)!;
-      const weight = layer.dense();
-      const merged = this.model.device.keep(noGrad(() => branch.mergeInto(weight)));
-      const isOwn = [...layer.tensors()].some(([, own]) => own === weight);
-      if (!isOwn) weight.dispose();
-      this.model.replaceLinear(path, new Linear(merged, layer.bias));
+      const merged = withDense(layer, (weight) => noGrad(() => branch.mergeInto(weight)));
+      this.model.replaceLinear(path, new Linear(this.model.device.keep(merged), layer.bias));
       this.#originals.set(path, layer);
     }
+    this.#saved.setTrainable(false);
     this.#state = "merged";
   }
 
@@ -241,6 +213,7 @@ export class Lora implements Adapter {
       this.model.replaceLinear(path, layer);
     }
     this.#originals.clear();
+    this.#saved.setTrainable(true);
     this.#state = "on";
   }
 
@@ -253,45 +226,62 @@ export class Lora implements Adapter {
       const layer = layers.get(path);
       if (layer?.branch === branch) layer.branch = null;
     }
+    for (const [path, layer] of this.#whole) {
+      layers.get(path)!.dispose();
+      this.model.replaceLinear(path, layer);
+    }
+    this.#free(false);
     for (const own of this.#frozen) own.requiresGrad = true;
-    this.#free();
   }
 
   /** @ignore Frees what `merge` keeps, and the branches; see `mergeAdapter`. */
   mergeForGood(): void {
     for (const layer of this.#originals.values()) layer.dispose();
+    for (const layer of this.#whole.values()) layer.dispose();
     this.#originals.clear();
-    this.#free();
+    this.#free(true);
   }
 
-  #free(): void {
+  #free(keep: boolean): void {
+    const used = new Set([...this.parameters()].map(([, own]) => own.storage));
+    this.#saved.settle(keep);
     // Training moves all parameters into one buffer: another adapter's may lie beside these, and must not go with them.
-    const shared = new Set<Tensor["storage"]>();
     for (const other of lorasOn(this.model)) {
       if (other === this) continue;
-      for (const [, own] of other.parameters()) shared.add(own.storage);
+      for (const [, own] of other.parameters()) used.delete(own.storage);
     }
-    for (const [, own] of this.parameters()) if (!shared.has(own.storage)) own.dispose();
+    for (const storage of used) this.model.device.free(storage);
+    for (const branch of this.branches.values()) branch.dispose();
     this.dropoutState?.dispose();
+    this.#whole.clear();
     this.model.adapters.delete(this);
     this.#state = "gone";
   }
 }
 
-/** A's first values, as PEFT's `init_lora_weights: true` draws them: Kaiming-uniform with a = √5 is uniform in ±1/√in. */
-function initialA(seed: number, site: number, r: number, inFeatures: number): Float32Array {
-  const random = new Random(seed, FIRST_STREAM + site);
-  const bound = 1 / Math.sqrt(inFeatures);
-  return Float32Array.from({ length: r * inFeatures }, () => random.uniform(-bound, bound));
+/** Lets `body` use a layer's weight as f32, which is freed if it was decoded for that. */
+function withDense<T>(layer: LinearLayer, body: (weight: Tensor) => T): T {
+  const weight = layer.dense();
+  const isOwn = [...layer.tensors()].some(([, own]) => own === weight);
+  try {
+    return body(weight);
+  } finally {
+    if (!isOwn) weight.dispose();
+  }
 }
 
 /**
  * Adds LoRA to a model and freezes the model's own weights. B begins at zero, so the model computes at first what it did before.
  *
+ * With `init: "pissa"` or "olora" the adapter begins with a part of the weights: for PiSSA that of the r largest singular values
+ * (Meng et al., arXiv 2404.02948), for OLoRA that in the span of the first r columns (Büyükakyüz, arXiv 2406.01775). The layers
+ * keep the rest, so that the sum is what it was, and the originals wait for `remove`. It is decomposed on the host in 64 bits: a
+ * weight of 576 × 1536 takes seconds with PiSSA, so both are for small models, or few layers; and they return a promise.
+ *
  * @param model the model, in 32 bits or quantized
  * @param options rank, scaling, dropout, which layers
  * @throws {RangeError} if an option makes no sense, or a target module is none of the model's layers
- * @throws {TypeError} if a layer has an adapter already
+ * @throws {TypeError} if a layer has an adapter already, or is quantized and should be decomposed
  *
  * @example
  * ```ts
@@ -308,16 +298,40 @@ function initialA(seed: number, site: number, r: number, inFeatures: number): Fl
  * });
  * const lora = addLora(model, { r: 4, alpha: 8, targetModules: ["q_proj", "v_proj"] });
  * console.log(lora.count, model.count()); // 2048 { total: 125248, trainable: 2048 }
+ * lora.remove();
+ * const dora = await addLora(model, { r: 4, useDora: true, init: "pissa", modulesToSave: ["norm"] });
+ * console.log(dora.count); // 13696
  * ```
  */
-export function addLora(model: LanguageModel, options: LoraOptions = {}): Lora {
+export function addLora(model: LanguageModel, options: DecomposedLoraOptions): Promise<Lora>;
+/** Adds LoRA that leaves the weights alone. */
+export function addLora(model: LanguageModel, options?: LoraOptions): Lora;
+export function addLora(
+  model: LanguageModel,
+  options: LoraOptions | DecomposedLoraOptions = {},
+): Lora | Promise<Lora> {
   const chosen = completeLora(options);
-  const paths = [...model.linearLayers()].map(([path]) => path);
-  return new Lora(model, chosen, matchTargets(paths, chosen.targetModules));
+  const all = [...model.linearLayers()].map(([path]) => path);
+  const paths = matchTargets(all, chosen.targetModules, chosen);
+  if (chosen.init === true || chosen.init === "gaussian") return new Lora(model, chosen, paths);
+  return addDecomposed(model, chosen, paths);
+}
+
+/** Adds LoRA whose layers keep only a part of their weights; `weights`, if given, are what A and B are instead of the other part. */
+export async function addDecomposed(
+  model: LanguageModel,
+  options: CompleteLora,
+  paths: readonly string[],
+  weights?: ReadonlyMap<string, Float32Array>,
+): Promise<Lora> {
+  checkPlaces(model, paths);
+  tensorsToSave(model, options.modulesToSave);
+  const start = await decompose(model, options, paths);
+  return new Lora(model, options, paths, { ...start, ...weights && { weights } });
 }
 
 /**
- * Merges every LoRA on a model for good: `W + scaling · B · A` takes the place of each weight, in 32 bits even where the weight was
+ * Merges every LoRA on a model for good: `W + scaling · B · A` (scaled to DoRA's magnitudes) takes the place of each weight, in 32 bits even where the weight was
  * quantized, and originals and branches are freed. `saveModel` then writes a model that needs no adapter.
  *
  * @param model the model

@@ -29,14 +29,15 @@ export class LoraBranch implements Branch {
   readonly b: Tensor;
   /** The factor of the product: alpha / r, or alpha / √r with rank-stabilized LoRA. */
   readonly scaling: number;
-  readonly #dropout: BranchDropout | null;
+  /** Dropout on the input, or null. */
+  protected readonly dropout: BranchDropout | null;
 
   /** @ignore Use `addLora` or `loadAdapter`. */
   constructor(a: Tensor, b: Tensor, scaling: number, dropout: BranchDropout | null) {
     this.a = a;
     this.b = b;
     this.scaling = scaling;
-    this.#dropout = dropout;
+    this.dropout = dropout;
   }
 
   /** The rank. */
@@ -45,10 +46,19 @@ export class LoraBranch implements Branch {
   }
 
   /** `base + scaling · dropout(x) · Aᵀ · Bᵀ`, in two products. */
-  forward(x: Tensor, base: Tensor): Tensor {
-    const own = this.#dropout;
-    const input = own?.lora.training ? dropout(x, own.p, own.state, own.site) : x;
-    const inner = matmul(input, this.a, { transposeB: true });
+  forward(x: Tensor, base: Tensor, _product?: (x: Tensor) => Tensor): Tensor {
+    return this.addUpdate(this.dropped(x), base);
+  }
+
+  /** `x` with elements dropped, in training. */
+  protected dropped(x: Tensor): Tensor {
+    const own = this.dropout;
+    return own?.lora.training ? dropout(x, own.p, own.state, own.site) : x;
+  }
+
+  /** `base + scaling · x · Aᵀ · Bᵀ`. */
+  protected addUpdate(x: Tensor, base: Tensor): Tensor {
+    const inner = matmul(x, this.a, { transposeB: true });
     return matmul(inner, this.b, { transposeB: true, alpha: this.scaling, add: base });
   }
 
@@ -56,6 +66,9 @@ export class LoraBranch implements Branch {
   mergeInto(weight: Tensor): Tensor {
     return matmul(this.b, this.a, { alpha: this.scaling, add: weight });
   }
+
+  /** Frees what the branch holds besides its trained tensors. */
+  dispose(): void {}
 
   /** A and B by PEFT's names. */
   *tensors(): Generator<Named<Tensor>> {

@@ -8,9 +8,12 @@ import { readJsonOf } from "../files/input.ts";
 import { writeFolder, writeWhole } from "../files/output.ts";
 import { SafetensorsFile, type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import type { LanguageModel } from "../models/language_model.ts";
-import { Lora, type LoraOptions, peftName } from "./lora.ts";
+import { addDecomposed, Lora } from "./lora.ts";
+import type { CompleteLora } from "./lora_options.ts";
 import { adapterConfigJson, parseAdapterConfig } from "./peft_config.ts";
-import { matchTargets, selectTargets, valueFor } from "./targets.ts";
+import { tensorsToSave } from "./saved_modules.ts";
+import { peftName, rankAndScaling } from "./start.ts";
+import { matchTargets, selectTargets } from "./targets.ts";
 
 const CONFIG = "adapter_config.json";
 const WEIGHTS = "adapter_model.safetensors";
@@ -73,17 +76,27 @@ export async function saveAdapter(
 function wantedTensors(
   model: LanguageModel,
   paths: readonly string[],
-  options: Required<LoraOptions>,
+  options: CompleteLora,
 ): Map<string, readonly number[]> {
   const layers = new Map(model.linearLayers());
   const wanted = new Map<string, readonly number[]>();
   for (const path of paths) {
     const [outFeatures, inFeatures] = layers.get(path)!.shape;
-    const r = valueFor(path, options.rankPattern, options.r);
+    const { r } = rankAndScaling(path, options);
     wanted.set(peftName(path, "lora_A.weight"), [r, inFeatures]);
     wanted.set(peftName(path, "lora_B.weight"), [outFeatures, r]);
+    if (options.useDora) wanted.set(peftName(path, "lora_magnitude_vector"), [outFeatures]);
+  }
+  for (const [name, { shape }] of tensorsToSave(model, options.modulesToSave)) {
+    wanted.set(peftName("", name), shape);
   }
   return wanted;
+}
+
+/** What of a layer is wanted, and the tensors of whole modules. */
+function calledFor(wanted: ReadonlyMap<string, readonly number[]>): string {
+  const names = [...wanted.keys()].map((name) => /lora_\w+(?:\.weight)?$/.exec(name)?.[0] ?? name);
+  return [...new Set(names)].join(" and ");
 }
 
 /** Checks that the file has the wanted tensors, in the wanted shapes, and no others. */
@@ -96,9 +109,9 @@ function checkTensors(
     const fitting = wanted.get(name);
     if (!fitting) {
       throw new RangeError(
-        `Cannot load the adapter in "${folder}": found "${name}" ${
-          showShape(shape)
-        }, wanted only lora_A.weight and lora_B.weight of the model's layers that target_modules names; is it for another model?`,
+        `Cannot load the adapter in "${folder}": found "${name}" ${showShape(shape)}, wanted only ${
+          calledFor(wanted)
+        } of the model's layers that target_modules names; is it for another model?`,
       );
     }
     if (sameShape(shape, fitting)) continue;
@@ -122,7 +135,9 @@ function checkTensors(
 
 /**
  * Adds the LoRA in a folder that PEFT or `saveAdapter` wrote to a model. Its numbers may be F32, F16 or BF16; in memory they are
- * f32. What PEFT has and nibble has not (DoRA, trained biases, …) is an error, never ignored.
+ * f32. What PEFT has and nibble has not (trained biases, layer replication, …) is an error, never ignored. An adapter that began
+ * with a part of the model's weights (`init_lora_weights` "pissa" or "olora") and was not converted needs them taken apart again,
+ * in PEFT as here: see `addLora` for what that costs.
  *
  * @param model the model that it was trained on
  * @param folder the path of the folder
@@ -157,12 +172,18 @@ export async function loadAdapter(model: LanguageModel, folder: string): Promise
   const json = await readJsonOf(path, "the adapter's configuration");
   const options = parseAdapterConfig(json, path, model.config.modelType);
   const all = [...model.linearLayers()].map(([own]) => own);
-  let paths = selectTargets(all, options.targetModules);
+  let paths = selectTargets(all, options.targetModules, options);
   // PEFT passes over names that mean no layer; only where none means any does the stricter rule give its error.
-  if (paths.length === 0) paths = matchTargets(all, options.targetModules);
+  if (paths.length === 0) paths = matchTargets(all, options.targetModules, options);
   const wanted = wantedTensors(model, paths, options);
   using file = await SafetensorsFile.open(`${folder}/${WEIGHTS}`);
   checkTensors(file, wanted, folder);
   const read = [...wanted.keys()].map(async (name) => [name, await file.readFloats(name)] as const);
-  return new Lora(model, options, paths, new Map(await Promise.all(read)));
+  const weights = new Map(await Promise.all(read));
+  const { init } = options;
+  // PEFT, too, takes the model's weights apart again, and then puts the trained A and B in the place of what was taken.
+  if (init === "pissa" || init === "olora") {
+    return await addDecomposed(model, options, paths, weights);
+  }
+  return new Lora(model, options, paths, { weights });
 }

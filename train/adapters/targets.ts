@@ -8,6 +8,18 @@ import { nearest } from "../../core/nearest.ts";
 /** "all-linear", a regular expression that matches whole paths, or a list of paths and their ends. */
 export type Targets = string | readonly string[];
 
+/** What narrows targets down. */
+export interface TargetLimits {
+  /** Layers that are left out, in the same way as targets are named. */
+  readonly excludeModules?: Targets;
+  /** The numbers of the blocks that targets of a list may lie in; with none, all. */
+  readonly layersToTransform?: readonly number[];
+  /** The names that stand before a block's number; with none, any. */
+  readonly layersPattern?: readonly string[];
+  /** Ends of the paths of modules that are trained whole: nothing in them is a target. */
+  readonly modulesToSave?: readonly string[];
+}
+
 /** The word for every linear layer but the output layer, in PEFT and here. */
 export const ALL_LINEAR = "all-linear";
 
@@ -22,9 +34,9 @@ export function lastNames(paths: Iterable<string>): string[] {
 }
 
 /** A regular expression out of an option or a file, which may be in Python's dialect. */
-function expression(source: string, before: string, what: string): RegExp {
+function expression(source: string, what: string, [before, behind] = ["", ""]): RegExp {
   try {
-    return new RegExp(`^${before}(?:${source})$`);
+    return new RegExp(`^${before}(?:${source})${behind}$`);
   } catch (error) {
     throw new SyntaxError(
       `Cannot read ${what} "${source}": it is not a regular expression of JavaScript (${
@@ -40,23 +52,77 @@ function isMeant(path: string, entry: string): boolean {
   return path === entry || path.endsWith(`.${entry}`);
 }
 
-/** The paths that targets mean. A list's entries that mean none are passed over, as PEFT does. */
-export function selectTargets(paths: readonly string[], targets: Targets): string[] {
-  if (targets === ALL_LINEAR) return [...paths];
-  if (typeof targets === "string") {
-    const whole = expression(targets, "", "the target modules");
-    return paths.filter((path) => whole.test(path));
+/** Whether the target of a list lies in one of the chosen blocks. */
+function isInLayers(path: string, layers: readonly number[], patterns: readonly string[]): boolean {
+  if (layers.length === 0) return true;
+  // The first number in the path counts: an expert's in a mixture stands behind it.
+  const sources = patterns.length === 0
+    ? [String.raw`.*?\.[^.]*`]
+    : patterns.map((pattern) => String.raw`(?:.*?\.)?(?:${pattern})`);
+  for (const source of sources) {
+    const found = expression(source, "the layers pattern", ["", String.raw`\.(\d+)\..*`]).exec(
+      path,
+    );
+    if (found) return layers.includes(Number(found.at(-1)));
   }
-  return paths.filter((path) => targets.some((entry) => isMeant(path, entry)));
+  return false;
+}
+
+/** The paths that targets mean before anything is left out. A list's entries that mean none are passed over, as PEFT does. */
+function meantBy(paths: readonly string[], targets: Targets, what: string): string[] {
+  if (typeof targets !== "string") {
+    return paths.filter((path) => targets.some((entry) => isMeant(path, entry)));
+  }
+  const whole = expression(targets, what);
+  return paths.filter((path) => whole.test(path));
+}
+
+/** The paths that targets mean, by PEFT's rules. */
+export function selectTargets(
+  paths: readonly string[],
+  targets: Targets,
+  limits: TargetLimits = {},
+): string[] {
+  const { excludeModules = [], layersToTransform = [], layersPattern = [] } = limits;
+  const excluded = new Set(meantBy(paths, excludeModules, "the modules to exclude"));
+  const saved = (limits.modulesToSave ?? []).map((entry) =>
+    expression(entry, "the modules to save", [String.raw`(?:.*\.)?`, String.raw`(?:\..*)?`])
+  );
+  const meant = targets === ALL_LINEAR ? paths : meantBy(paths, targets, "the target modules");
+  return meant.filter((path) => {
+    if (excluded.has(path) || saved.some((own) => own.test(path))) return false;
+    const isNamed = typeof targets !== "string" && targets.includes(path);
+    return isNamed || isInLayers(path, layersToTransform, layersPattern);
+  });
+}
+
+/** Throws if a limit says nothing about these layers, which is a slip of the pen. */
+function checkLimits(paths: readonly string[], limits: TargetLimits): void {
+  const { excludeModules = [] } = limits;
+  const entries = typeof excludeModules === "string"
+    ? [excludeModules]
+    : excludeModules.map((entry) => [entry]);
+  for (const entry of entries) {
+    if (meantBy(paths, entry, "the modules to exclude").length > 0) continue;
+    throw new RangeError(
+      `Cannot choose layers: found none that "${entry}" in excludeModules means, wanted ${
+        lastNames(paths).join(", ")
+      }, or a path such as ${paths[0] ?? "none"}`,
+    );
+  }
 }
 
 /**
- * The paths that targets mean; unlike in PEFT, every entry must mean at least one.
+ * The paths that targets mean; unlike in PEFT, every entry of a list must mean at least one, also of those to leave out.
  *
  * @throws {RangeError} if an entry, or the expression, means no layer
  * @throws {SyntaxError} if the expression cannot be read
  */
-export function matchTargets(paths: readonly string[], targets: Targets): string[] {
+export function matchTargets(
+  paths: readonly string[],
+  targets: Targets,
+  limits: TargetLimits = {},
+): string[] {
   const names = lastNames(paths);
   const wanted = `wanted ${names.join(", ")}, or a path such as ${paths[0] ?? "none"}`;
   if (typeof targets !== "string") {
@@ -76,8 +142,16 @@ export function matchTargets(paths: readonly string[], targets: Targets): string
       );
     }
   }
-  const chosen = selectTargets(paths, targets);
+  checkLimits(paths, limits);
+  const chosen = selectTargets(paths, targets, limits);
   if (chosen.length > 0) return chosen;
+  if (selectTargets(paths, targets).length > 0) {
+    throw new RangeError(
+      `Cannot choose layers: found that excludeModules, layersToTransform or modulesToSave leave none of those that ${
+        JSON.stringify(targets)
+      } means; leave fewer out`,
+    );
+  }
   const near = typeof targets === "string" ? nearest(targets, [...names, ALL_LINEAR]) : null;
   const hint = near === null
     ? "a string is a regular expression for whole paths, pass names as a list"
@@ -96,7 +170,7 @@ export function valueFor(
   common: number,
 ): number {
   const found = Object.keys(patterns).find((key) =>
-    expression(key, "(?:.*\\.)?", "the pattern").test(path)
+    expression(key, "the pattern", ["(?:.*\\.)?", ""]).test(path)
   );
   return found === undefined ? common : patterns[found];
 }

@@ -11,8 +11,10 @@ import { Module, type Named } from "./module.ts";
 
 /** What an adapter adds to a linear layer. */
 export interface Branch {
-  /** The layer's output with the branch, from its input and its own output. */
-  forward(x: Tensor, base: Tensor): Tensor;
+  /** Whether `base` is to be the bare product `x · Wᵀ`: bias and residual are then added behind the branch. */
+  readonly bare?: boolean;
+  /** The layer's output with the branch, from its input, its own output, and its way of multiplying by Wᵀ. */
+  forward(x: Tensor, base: Tensor, product: (x: Tensor) => Tensor): Tensor;
   /** The branch's tensors, by the name that PEFT gives them behind the layer's path: `lora_A.weight`. */
   tensors(): Iterable<Named<Tensor>>;
 }
@@ -53,9 +55,16 @@ export abstract class LinearLayer extends Module {
    * @returns f32 [..., outFeatures]
    */
   forward(x: Tensor, residual?: Tensor): Tensor {
+    const { bias, branch } = this;
+    const product = (input: Tensor) => this.product(input);
+    if (branch?.bare) {
+      let y = branch.forward(x, product(x), product);
+      if (bias) y = add(y, bias);
+      return residual ? add(y, residual) : y;
+    }
     let y = this.product(x, residual);
-    if (this.bias) y = add(y, this.bias);
-    return this.branch ? this.branch.forward(x, y) : y;
+    if (bias) y = add(y, bias);
+    return branch ? branch.forward(x, y, product) : y;
   }
 }
 

@@ -14,7 +14,10 @@ export interface AdamWOptions {
   readonly betas?: readonly [number, number];
   /** Added to the square root: 1e-8. */
   readonly epsilon?: number;
-  /** Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), 0 by default; gains and biases never decay. */
+  /**
+   * Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), 0 by default. Gains and biases never decay;
+   * DoRA's magnitudes do, as with PyTorch's optimizer in PEFT's examples and transformers' Trainer.
+   */
   readonly weightDecay?: number;
   /** The largest norm of a step's whole gradient, 1 by default; 0 for no clipping. */
   readonly maxGradNorm?: number;
@@ -49,8 +52,9 @@ export class AdamW {
     this.second = device.keep(zeros(device, [parameters.size]));
     this.#hyper = device.keep(zeros(device, [7]));
     const blocks = new Float32Array(2 * Math.ceil(parameters.size / ADAMW_BLOCK));
-    for (const { tensor, at } of parameters.segments) {
-      const decay = tensor.shape.length > 1 ? weightDecay : 0;
+    for (const { name, tensor, at } of parameters.segments) {
+      const decays = tensor.shape.length > 1 || name.endsWith(".lora_magnitude_vector");
+      const decay = decays ? weightDecay : 0;
       const from = at / ADAMW_BLOCK;
       for (let i = from; i < from + Math.ceil(tensor.size / ADAMW_BLOCK); i++) {
         blocks.set([1, decay], 2 * i);

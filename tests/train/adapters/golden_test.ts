@@ -7,7 +7,9 @@ import { assert, assertEquals, assertRelativeError } from "../../assert.ts";
 import { device } from "../../device.ts";
 import { GOLDEN, goldenInts } from "./models.ts";
 
-for (const name of ["llama/lora", "llama/rslora", "llama-tied/lora", "qwen2/lora"]) {
+for (
+  const name of ["llama/lora", "llama/rslora", "llama/dora", "llama-tied/lora", "qwen2/lora"]
+) {
   const folder = `${GOLDEN}${name}`;
   const base = `${GOLDEN}${name.split("/")[0]}`;
 
@@ -31,7 +33,9 @@ for (const name of ["llama/lora", "llama/rslora", "llama-tied/lora", "qwen2/lora
     assertEquals([...parameters], [...lora.parameters()]);
     // In memory PEFT puts the adapter's name, "default", into a parameter's.
     const keys = [...golden.entries.keys()].filter((key) => key.startsWith("grad."));
-    const names = keys.map((key) => key.slice(5).replace(".default", ""));
+    const names = keys.map((key) =>
+      key.slice(5).replace(/(\.lora_magnitude_vector)\.default\.weight$|\.default/, "$1")
+    );
     assertEquals([...parameters.keys()].sort(), names.toSorted());
     for (const [i, key] of keys.entries()) {
       const grad = await parameters.get(names[i])!.grad!.read();

@@ -1,6 +1,7 @@
 import { backward, noGrad } from "../../../core/autograd.ts";
 import { tensor } from "../../../core/tensor.ts";
-import { addLora, type LoraOptions, lorasOn, mergeAdapter } from "../../../train/adapters/lora.ts";
+import { addLora, lorasOn, mergeAdapter } from "../../../train/adapters/lora.ts";
+import type { LoraOptions } from "../../../train/adapters/lora_options.ts";
 import { loadModel } from "../../../train/models/load.ts";
 import { Linear, QuantizedLinear } from "../../../train/nn/linear.ts";
 import { FlatParameters } from "../../../train/optim/flat_parameters.ts";
