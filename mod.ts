@@ -87,6 +87,7 @@ export {
 export { type ModelConfig, parseConfig } from "./train/files/config.ts";
 export { type GgufArray, GgufFile, type GgufScalar, type GgufValue } from "./train/files/gguf.ts";
 export { ggufTokenizer } from "./train/files/gguf_tokenizer.ts";
+export { downloadModel, type DownloadOptions, type DownloadProgress } from "./train/files/hub.ts";
 export {
   openCheckpoint,
   SafetensorsFile,

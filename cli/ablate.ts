@@ -7,7 +7,7 @@ import { type Example, readJsonl, readText } from "../train/data/dataset.ts";
 import { loadTokenizer } from "../train/files/tokenizer.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { choose, embedded } from "./embedded.ts";
-import { MODEL_OPTIONS } from "./model_options.ts";
+import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { integerList, jsonSwitch, textSets } from "./options.ts";
 import { bytes, duration, percent, printJson, printLine, significant, table } from "./print.ts";
 import { type Progress, progress } from "./progress.ts";
@@ -45,7 +45,8 @@ const OPTIONS = z.strictObject({
   }),
   ...MODEL_OPTIONS,
   model: MODEL_OPTIONS.model.optional().meta({
-    description: "a model folder; by default the embedded model in NF4 with double quantization",
+    description: "a model folder, or org/name of the Hugging Face hub; by default the embedded " +
+      "model in NF4 with double quantization",
     placeholder: "FOLDER",
   }),
   out: z.string().min(1).default("./ablation").meta({
@@ -210,7 +211,7 @@ async function runAblation(options: AblateChoice): Promise<void> {
   const { ranks, modules, seeds, examples, testExamples, text, window, json, out } = options;
   const say = json ? () => {} : printLine;
   const own = await embedded();
-  const { model = own.model, data = own.train, test = own.test } = options;
+  const { data = own.train, test = own.test } = options;
   const isEmbedded = options.model === undefined;
   const training = { ...isEmbedded ? EMBEDDED.training : {} };
   const { quantize, doubleQuant, blockSize } = options;
@@ -221,6 +222,7 @@ async function runAblation(options: AblateChoice): Promise<void> {
   if (options.batchSize !== undefined) training.batchSize = options.batchSize;
   const trainSet = await chooseFrom(data, examples, STREAMS.train, options);
   const testSet = await chooseFrom(test, testExamples, STREAMS.test, options);
+  const model = options.model === undefined ? own.model : await modelFolder(options.model);
   const perplexityIds = text === undefined
     ? undefined
     : (await loadTokenizer(model)).encode((await readText(text)).text);

@@ -8,6 +8,7 @@ import {
 } from "../train/files/safetensors.ts";
 import { showShape, sizeOf } from "../core/shape.ts";
 import { type Command, defineCommand } from "./command.ts";
+import { modelFolder } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { bytes, count, percent, printJson, printLine, table } from "./print.ts";
 
@@ -151,7 +152,7 @@ const inspect: Command = defineCommand({
   positionals: ["path"],
   options: z.strictObject({
     path: z.string().min(1).meta({
-      description: "a model folder, an adapter folder, or a safetensors file",
+      description: "a model folder, an adapter folder, a safetensors file, or org/name of the hub",
       placeholder: "PATH",
     }),
     adapter: z.string().min(1).optional().meta({
@@ -161,8 +162,8 @@ const inspect: Command = defineCommand({
     json: jsonSwitch(),
   }),
   async run({ path, adapter, json }) {
-    const model = await takeInventory(path);
-    const own = adapter === undefined ? null : await takeInventory(adapter);
+    const model = await takeInventory(await modelFolder(path));
+    const own = adapter === undefined ? null : await takeInventory(await modelFolder(adapter));
     const share = own && model.parameters > 0 ? own.parameters / model.parameters : 0;
     if (json) return printJson(own ? { ...model, adapter: { ...own, share } } : model);
     printInventory(model);

@@ -1,20 +1,24 @@
 /**
- * The options of every command that opens a model, and opening it.
+ * The options of every command that opens a model, and opening it, from a folder or from the Hugging Face hub.
  *
  * @module
  */
 import { z } from "zod";
 import type { Device } from "../core/device.ts";
 import { loadAdapter } from "../train/adapters/peft.ts";
+import { type DownloadProgress, resolveModel } from "../train/files/hub.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
+import { type Progress, progress } from "./progress.ts";
 
 const GROUP = "Quantization";
 
 /** Which model, and in how many bits. */
 export const MODEL_OPTIONS = {
   model: z.string().min(1).meta({
-    description: "a model folder: config.json, model.safetensors, tokenizer.json",
+    description:
+      "a model folder (config.json, model.safetensors, tokenizer.json), or org/name of " +
+      "the Hugging Face hub, or org/name@revision",
     placeholder: "FOLDER",
   }),
   quantize: z.enum(["nf4", "fp4"]).optional()
@@ -28,7 +32,7 @@ export const MODEL_OPTIONS = {
 /** An adapter on the model, for the commands that can use one. */
 export const ADAPTER_OPTION = {
   adapter: z.string().min(1).optional().meta({
-    description: "a LoRA adapter for the model: a folder that nibble or PEFT wrote",
+    description: "a LoRA adapter for the model: a folder that nibble or PEFT wrote, or org/name",
     placeholder: "FOLDER",
   }),
 };
@@ -42,10 +46,46 @@ export interface ModelChoice {
   readonly adapter?: string;
 }
 
+/** Megabytes of a download. There is no bar while nothing has to be fetched. */
+class DownloadBar implements Disposable {
+  readonly #name: string;
+  #bar: Progress | null = null;
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  readonly update = ({ file, done, total }: DownloadProgress): void => {
+    // On stderr: stdout is for what the command finds out.
+    this.#bar ??= progress({
+      total: Math.ceil(total / 1e6),
+      label: `Downloading ${this.#name}, MB`,
+      json: true,
+    });
+    this.#bar.update(Math.ceil(done / 1e6), { file });
+  };
+
+  [Symbol.dispose](): void {
+    this.#bar?.stop();
+  }
+}
+
+/**
+ * The folder of what a user named: itself, or where its download is.
+ *
+ * @param name a folder, or `org/name` or `org/name@revision` of the Hugging Face hub
+ * @param weights whether the weights are needed too
+ */
+export async function modelFolder(name: string, weights = true): Promise<string> {
+  using bar = new DownloadBar(name);
+  return await resolveModel(name, { weights, onProgress: bar.update });
+}
+
 /** Loads the model that the options name, and puts the adapter on it if they name one. */
 export async function openModel(device: Device, choice: ModelChoice): Promise<LanguageModel> {
-  const { model: folder, quantize, doubleQuant, blockSize, adapter } = choice;
+  const { quantize, doubleQuant, blockSize, adapter } = choice;
+  const folder = await modelFolder(choice.model);
   const model = await loadModel(device, folder, { quantize, doubleQuant, blockSize });
-  if (adapter !== undefined) await loadAdapter(model, adapter);
+  if (adapter !== undefined) await loadAdapter(model, await modelFolder(adapter));
   return model;
 }

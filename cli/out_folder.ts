@@ -31,7 +31,7 @@ async function entriesOf(path: string, kind: OutKind): Promise<Set<string> | nul
  *
  * @param out the folder
  * @param kind what is written
- * @param source the model that is read, if there is one
+ * @param source the model that is read, if there is one: a folder, or a name of the Hugging Face hub
  * @throws {Error} if something else is there
  */
 export async function checkOut(out: string, kind: OutKind, source?: string): Promise<void> {
@@ -46,7 +46,8 @@ export async function checkOut(out: string, kind: OutKind, source?: string): Pro
         } folder to replace; name another with --out`,
     );
   }
-  if (source !== undefined && await Deno.realPath(out) === await Deno.realPath(source)) {
+  const read = source === undefined ? null : await Deno.realPath(source).catch(() => null);
+  if (read !== null && await Deno.realPath(out) === read) {
     throw new Error(
       `Cannot write the ${kind} to "${out}": it is the folder that the model is read from; name another with --out`,
     );

@@ -7,7 +7,7 @@ import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { MODEL_OPTIONS } from "./model_options.ts";
+import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
@@ -182,10 +182,11 @@ const command: Command = defineCommand({
     blockSize: blockSize.meta({ description: "weights that share a scale; 64" }),
     json: jsonSwitch(),
   }),
-  async run({ model: folder, out, quantize: type, doubleQuant, blockSize, json }) {
+  async run({ model: name, out, quantize: type, doubleQuant, blockSize, json }) {
+    await checkOut(out, "model", name);
+    const folder = await modelFolder(name);
     using source = await openCheckpoint(folder);
     checkPlain(source, folder);
-    await checkOut(out, "model", folder);
     using device = await openDevice();
     const model = await loadModel(device, folder, { quantize: type, doubleQuant, blockSize });
     const layers = await measure(model, source, json);
@@ -199,7 +200,7 @@ const command: Command = defineCommand({
     const block = blockSize ?? 64;
     if (json) {
       return printJson({
-        model: folder,
+        model: name,
         out,
         quantize: type,
         doubleQuant,

@@ -16,7 +16,7 @@ import { loadModel, randomModel } from "../train/models/load.ts";
 import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { jsonSwitch } from "./options.ts";
-import { MODEL_OPTIONS } from "./model_options.ts";
+import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, curve, duration, percent, printJson, printLine } from "./print.ts";
 import { progress } from "./progress.ts";
@@ -75,21 +75,33 @@ const OPTIONS = z.strictObject({
 
 type TrainChoice = z.output<typeof OPTIONS>;
 
+/** A model to train. */
+interface Prepared {
+  readonly model: LanguageModel;
+  /** Null where all of the model is trained. */
+  readonly lora: Lora | null;
+  /** What the adapter shall call its base: a folder, or a name of the hub. */
+  readonly base: string;
+}
+
 /** The model, ready to be trained, and the adapter unless all of it is trained. */
 async function prepareModel(
   device: Device,
   options: TrainChoice,
-): Promise<{ model: LanguageModel; lora: Lora | null }> {
-  const { model: folder, full, init, quantize, doubleQuant, blockSize, seed } = options;
+): Promise<Prepared> {
+  const { full, init, quantize, doubleQuant, blockSize, seed } = options;
+  const folder = await modelFolder(options.model, !init);
+  // PEFT looks for a revision elsewhere than in the name.
+  const base = folder === options.model ? folder : options.model.replace(/@.*$/s, "");
   if (init) {
     const { json } = await readConfig(folder);
     const model = randomModel(device, json, { seed, trainable: "all" });
     model.tokenizer = await loadTokenizer(folder);
-    return { model, lora: null };
+    return { model, lora: null, base };
   }
   const trainable = full ? "all" : "none";
   const model = await loadModel(device, folder, { quantize, doubleQuant, blockSize, trainable });
-  if (full) return { model, lora: null };
+  if (full) return { model, lora: null, base };
   const { adapter, r, alpha, dropout, targetModules, rslora: useRslora } = options;
   const lora = adapter === undefined
     ? addLora(model, {
@@ -100,8 +112,8 @@ async function prepareModel(
       useRslora,
       seed,
     })
-    : await loadAdapter(model, adapter);
-  return { model, lora };
+    : await loadAdapter(model, await modelFolder(adapter));
+  return { model, lora, base };
 }
 
 async function readData(model: LanguageModel, options: TrainChoice): Promise<Dataset> {
@@ -154,7 +166,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   const say = json ? () => {} : printLine;
   using device = await openDevice();
   say(`${device.adapter.name} (${device.adapter.type})`);
-  const { model, lora } = await prepareModel(device, options);
+  const { model, lora, base } = await prepareModel(device, options);
   const { total, trainable } = model.count();
   say(
     `${options.model}: ${total.toLocaleString("en-US")} parameters, ${bytes(model.weightBytes)}; ` +
@@ -174,7 +186,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   const told = await runSteps(trainer, options);
   const seconds = (performance.now() - start) / 1000;
   if (full) await saveModel(model, out, { dtype });
-  else await saveAdapter(lora!, out, { baseModel: options.model });
+  else await saveAdapter(lora!, out, { baseModel: base });
   if (log !== undefined) {
     await writeWhole(log, told.map((one) => `${JSON.stringify(one)}\n`).join(""));
   }
@@ -210,6 +222,10 @@ const train: Command = defineCommand({
     [
       "nibble train --model ./SmolLM2-135M --data set.jsonl --target-modules q_proj,v_proj --r 16 --out ./my-adapter",
       "LoRA on two kinds of layers",
+    ],
+    [
+      "nibble train --model HuggingFaceTB/SmolLM2-135M --quantize nf4 --data set.jsonl --out ./my-adapter",
+      "on a model of the Hugging Face hub, which is downloaded once",
     ],
     [
       "nibble train --full --init --model ./config --text text.txt --length 256 --epochs 20 --out ./model",

@@ -256,7 +256,8 @@ export async function resolveModel(
   options: DownloadOptions = {},
 ): Promise<string> {
   const found = parseHubName(nameOrFolder, true);
-  if (!found) return nameOrFolder;
+  // A path that ends so is a file's, if it is there or not.
+  if (!found || /\.(gguf|safetensors)$/i.test(nameOrFolder)) return nameOrFolder;
   try {
     await Deno.stat(nameOrFolder);
     return nameOrFolder;

@@ -12,6 +12,7 @@ import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 import { isFourBit, readFourBit, type StoredFourBit } from "../files/bitsandbytes.ts";
 import { parseConfig, readConfig } from "../files/config.ts";
+import { resolveModel } from "../files/hub.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
@@ -226,7 +227,7 @@ async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
  * `quantize` quantized again in Hugging Face's layout; `model.notes` says which.
  *
  * @param device where it shall live
- * @param folder the path of the folder, or of a `.gguf` file
+ * @param folder the path of the folder, or of a `.gguf` file; or `org/name` or `org/name@revision` of the Hugging Face hub
  * @param options quantization, and what is trained
  * @throws {Error} if a file is missing
  * @throws {RangeError} if the weights do not fit config.json, are in 4 bits other than those asked for, or an option makes no sense
@@ -258,6 +259,7 @@ export async function loadModel(
 ): Promise<LanguageModel> {
   checkOptions(options);
   if (/\.gguf$/i.test(folder)) return await loadGguf(device, folder, options);
+  folder = await resolveModel(folder);
   const { config, json } = await readConfig(folder);
   const specs = llamaWeights(config);
   using source = await openCheckpoint(folder);

@@ -175,7 +175,7 @@ export class TestHub implements AsyncDisposable {
       const siblings = [...this.files.keys()].map((rfilename) => ({ rfilename }));
       return Response.json({ id: NAME, sha: this.commit, siblings });
     }
-    const [, name] = /^\/org\/tiny\/resolve\/[0-9a-f]+\/(.*)$/.exec(path) ?? [];
+    const [, name] = /^\/org\/tiny\/resolve\/[^/]+\/(.*)$/.exec(path) ?? [];
     const bytes = this.files.get(name);
     if (!bytes) return missing;
     const commit = { "x-repo-commit": this.commit };

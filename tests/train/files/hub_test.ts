@@ -211,6 +211,7 @@ Deno.test("resolveModel() leaves what is here, and what is no name, as it is", a
     const paths = [
       "org/tiny",
       "./org/x",
+      "models/x.gguf",
       "/org/x",
       "a/b/c",
       "gpt2",
