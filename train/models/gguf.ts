@@ -3,14 +3,12 @@
  *
  * @module
  */
-import { type ModelConfig, parseConfig } from "../files/config.ts";
 import { GgufFile } from "../files/gguf.ts";
 import { ggufTokenizer } from "../files/gguf_tokenizer.ts";
 import type { TensorSource } from "../files/safetensors.ts";
 import type { TensorEntry } from "../files/safetensors_header.ts";
 import type { Json, Tokenizer } from "../files/tokenizer.ts";
 import { architectureOf, ggufConfig } from "./gguf_config.ts";
-import type { WeightSpec } from "./llama.ts";
 
 /** Hugging Face's names outside and inside of blocks. */
 const NAMES: ReadonlyMap<string, string> = new Map([
@@ -134,8 +132,6 @@ class GgufWeights implements TensorSource {
 
 /** A model in a GGUF file, opened. Close `source` at the end. */
 export interface GgufModel {
-  /** Its sizes. */
-  readonly config: ModelConfig;
   /** The config.json that a Hugging Face folder of it would have. */
   readonly json: Json;
   /** Its weights under Hugging Face's names, and in the order of rows that transformers has. */
@@ -170,10 +166,9 @@ export async function openGgufModel(path: string): Promise<GgufModel> {
   try {
     const architecture = architectureOf(file);
     const json = await ggufConfig(file, architecture);
-    const config = parseConfig(json, path);
-    const source = new GgufWeights(file, architecture.permuted ? config.headSize : 0);
+    const source = new GgufWeights(file, architecture.permuted ? json.head_dim as number : 0);
     const notes: string[] = [];
-    return { config, json, source, tokenizer: tokenizerOf(file, notes), notes };
+    return { json, source, tokenizer: tokenizerOf(file, notes), notes };
   } catch (error) {
     file.close();
     throw error;
@@ -186,7 +181,7 @@ const PLAIN: ReadonlySet<string> = new Set(["F32", "F16", "BF16"]);
 /** Which of a file's quantized weights were converted to what, a line for each type. */
 export function conversionNotes(
   { source }: GgufModel,
-  specs: ReadonlyMap<string, WeightSpec>,
+  specs: ReadonlyMap<string, { readonly role: string }>,
   quantize: string | undefined,
 ): string[] {
   const counts = new Map<string, number>();

@@ -116,6 +116,8 @@ export async function ggufConfig(file: GgufFile, architecture: GgufArchitecture)
   const heads = fields.count(key("attention.head_count"));
   const width = fields.count(key("embedding_length"));
   const headSize = fields.count(key("attention.key_length"), width / heads);
+  // Rows are put in order head by head, in halves, before anyone else looks at the sizes.
+  if (headSize % 2 !== 0) throw fields.fault(key("attention.key_length"), "an even number");
   for (const name of ["attention.value_length", "rope.dimension_count"]) {
     if (fields.count(key(name), headSize) === headSize) continue;
     throw fields.fault(key(name), `${headSize}, as the keys have`);

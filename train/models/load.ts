@@ -200,10 +200,11 @@ async function loadGguf(
 ): Promise<LanguageModel> {
   const file = await openGgufModel(path);
   using source = file.source;
-  const specs = llamaWeights(file.config);
+  const config = parseConfig(file.json, path);
+  const specs = llamaWeights(config);
   checkWeights(source, specs, path);
   const weights = await placeAll(device, specs, (name) => source.readFloats(name), options);
-  const model = new Llama(device, file.config, file.json, weights);
+  const model = new Llama(device, config, file.json, weights);
   model.tokenizer = file.tokenizer;
   model.notes = [...file.notes, ...conversionNotes(file, specs, options.quantize)];
   return model;
