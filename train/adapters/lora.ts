@@ -275,8 +275,9 @@ function withDense<T>(layer: LinearLayer, body: (weight: Tensor) => T): T {
  *
  * With `init: "pissa"` or "olora" the adapter begins with a part of the weights: for PiSSA that of the r largest singular values
  * (Meng et al., arXiv 2404.02948), for OLoRA that in the span of the first r columns (Büyükakyüz, arXiv 2406.01775). The layers
- * keep the rest, so that the sum is what it was, and the originals wait for `remove`. It is decomposed on the host in 64 bits: a
- * weight of 576 × 1536 takes seconds with PiSSA, so both are for small models, or few layers; and they return a promise.
+ * keep the rest, so that the sum is what it was, and the originals wait for `remove`. This runs on the host in 64 bits, so it
+ * returns a promise: of a weight of 576 × 1536, PiSSA takes one to two seconds and grows with the cube of the smaller side, OLoRA
+ * takes some hundredths.
  *
  * @param model the model, in 32 bits or quantized
  * @param options rank, scaling, dropout, which layers
@@ -300,7 +301,7 @@ function withDense<T>(layer: LinearLayer, body: (weight: Tensor) => T): T {
  * console.log(lora.count, model.count()); // 2048 { total: 125248, trainable: 2048 }
  * lora.remove();
  * const dora = await addLora(model, { r: 4, useDora: true, init: "pissa", modulesToSave: ["norm"] });
- * console.log(dora.count); // 13696
+ * console.log(dora.count); // 10176
  * ```
  */
 export function addLora(model: LanguageModel, options: DecomposedLoraOptions): Promise<Lora>;

@@ -6,7 +6,7 @@
 import { Random } from "../../core/random.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
-import { Linear } from "../nn/linear.ts";
+import { type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { joinPath } from "../nn/module.ts";
 import type { CompleteLora } from "./lora_options.ts";
 import { leadingColumns } from "./qr.ts";
@@ -110,7 +110,7 @@ function residualOf(
 
 /**
  * Takes A and B out of the layers' weights, as PEFT does for "pissa" and "olora". It runs on the host in 64 bits: per layer
- * PiSSA costs about 10 · s³ operations, s the smaller side of the weight (2 s for 576), OLoRA about 4 · r · rows · columns.
+ * PiSSA costs about 10 · s³ operations, s the smaller side of the weight, OLoRA about 4 · r · rows · columns.
  *
  * @throws {TypeError} if a layer is quantized
  * @throws {RangeError} if the rank is larger than a side of a layer's weight
@@ -148,10 +148,10 @@ export async function decompose(
   return { weights, residuals };
 }
 
-function checkLayer(path: string, layer: object, options: CompleteLora): void {
-  if (!(layer instanceof Linear)) {
+function checkLayer(path: string, layer: LinearLayer, options: CompleteLora): void {
+  if (layer instanceof QuantizedLinear) {
     throw new TypeError(
-      `Cannot begin with "${options.init}" on "${path}": found a quantized weight, wanted plain numbers to take A and B out ` +
+      `Cannot begin with "${options.init}" on "${path}": found its weight in ${layer.weight.scheme}, wanted plain numbers to take A and B out ` +
         "of; load the model without quantize, or use init: true",
     );
   }
