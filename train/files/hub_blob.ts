@@ -258,11 +258,7 @@ export class BlobDownload {
     this.#most = Math.max(this.#most, have);
     const { message, milliseconds } = fault;
     const of = this.#file.size === null ? "" : ` of ${this.#file.size}`;
-    return new PassingFault(`${message} after ${have}${of} bytes`, {
-      milliseconds,
-      isAdvance,
-      cause: fault.cause,
-    });
+    return new PassingFault(`${message} after ${have}${of} bytes`, { milliseconds, isAdvance });
   }
 }
 

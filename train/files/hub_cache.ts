@@ -65,9 +65,10 @@ export class ModelCache {
   async link(commit: string, file: string, etag: string): Promise<void> {
     const path = `${this.snapshot(commit)}/${file}`;
     const { path: blob } = this.blob(etag);
+    if (await isWhole(path, null)) return; // Another process was faster.
     await Deno.mkdir(dirname(path), { recursive: true });
     await replaceLink(path, `../../blobs/${etag}`).catch(async (error) => {
-      if (await isWhole(path, null)) return; // Another process was faster.
+      if (await isWhole(path, null)) return;
       // No links here (Windows without the privilege, FAT): the blob itself moves. Like huggingface_hub, which then finds it.
       if (!await isWhole(blob, null)) throw error;
       await replaceFile(path, (temporary) => Deno.rename(blob, temporary));

@@ -32,13 +32,11 @@ export async function explain(error: unknown, place: DownloadPlace): Promise<Err
   if (error instanceof PassingFault) {
     const advice = /\b429\b/.test(message)
       ? "wait some minutes, or set HF_TOKEN: the hub lets those it knows ask more often"
-      : `check the network and HF_ENDPOINT, or try later${
-        file ? "" : ", or name a folder that is here"
-      }`;
-    return new Error(
-      `${what}: found ${message}, also after retries; ${advice}. The same command goes on where this one ended`,
-      { cause: error },
-    );
+      : "check the network and HF_ENDPOINT, or try later";
+    const next = file ? "the same command goes on where this one ended" : "or name a folder";
+    return new Error(`${what}: found ${message}, also after retries; ${advice}; ${next}`, {
+      cause: error,
+    });
   }
   if (/no space|ENOSPC|os error (28|112)\b/i.test(message)) {
     return new Error(

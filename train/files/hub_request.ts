@@ -33,12 +33,11 @@ export class PassingFault extends Error {
   /** Whether the attempt got further than all before it. */
   readonly isAdvance: boolean;
 
-  constructor(message: string, { milliseconds = 0, isAdvance = false, cause }: {
+  constructor(message: string, { milliseconds = 0, isAdvance = false }: {
     milliseconds?: number;
     isAdvance?: boolean;
-    cause?: unknown;
   } = {}) {
-    super(message, { cause });
+    super(message);
     this.milliseconds = milliseconds;
     this.isAdvance = isAdvance;
   }
@@ -237,12 +236,10 @@ export class HubClient {
   #cut(what: string, error: unknown): PassingFault {
     this.signal?.throwIfAborted();
     const { message, cause } = error as Error;
-    return new PassingFault(
-      `${what} (${cleanText(String((cause as Error)?.message ?? message))})`,
-      {
-        cause: error,
-      },
-    );
+    // Deno wraps the reason, and repeats the address in it.
+    const reason = String((cause as Error)?.message ?? message)
+      .replace(/^error sending request for url \([^)]*\): /, "");
+    return new PassingFault(`${what} (${cleanText(reason)})`);
   }
 
   /**

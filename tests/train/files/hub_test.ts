@@ -201,6 +201,22 @@ Deno.test("downloadModel() fetches a blob once for many who want it", async () =
   assertEquals(hub.seen.filter(({ host }) => host === "cdn").length, 1);
 });
 
+Deno.test("downloadModel() puts files into the snapshot where there are no links", async () => {
+  await using hub = await TestHub.start();
+  const { symlink } = Deno;
+  Deno.symlink = () => Promise.reject(new Deno.errors.PermissionDenied("no links here"));
+  try {
+    await downloadModel(NAME, { timing });
+    await assertWhole(hub, ["config.json", WEIGHTS, "tokenizer.json"]);
+    assertEquals(await names(`${hub.folder}/blobs`), []);
+    hub.seen.length = 0;
+    await downloadModel(NAME, { timing });
+    assertEquals(hub.seen.length, 1);
+  } finally {
+    Deno.symlink = symlink;
+  }
+});
+
 Deno.test("resolveModel() leaves what is here, and what is no name, as it is", async () => {
   await using hub = await TestHub.start();
   const here = await Deno.makeTempDir();
