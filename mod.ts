@@ -153,6 +153,7 @@ export type {
   DecomposedLoraOptions,
   LoraOptions,
 } from "./train/adapters/lora_options.ts";
+export { mergeAdapterFourBit, type MergeError } from "./train/adapters/merge_four_bit.ts";
 export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapters/peft.ts";
 
 // train/eval: what a model can do

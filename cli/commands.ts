@@ -40,6 +40,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./quantize.ts"),
   },
   {
+    name: "merge",
+    summary: "Merge an adapter into its model, in plain weights or in 4 bits, as a model folder",
+    load: () => import("./merge.ts"),
+  },
+  {
     name: "inspect",
     summary: "List a model's tensors, dtypes and sizes, and an adapter's trainable share",
     load: () => import("./inspect.ts"),
