@@ -122,6 +122,11 @@ export async function ggufConfig(file: GgufFile, architecture: GgufArchitecture)
     if (fields.count(key(name), headSize) === headSize) continue;
     throw fields.fault(key(name), `${headSize}, as the keys have`);
   }
+  const layers = fields.count(key("block_count"));
+  // Every block has tensors; whoever lists what a model should have need not fear a number from a damaged file.
+  if (layers > file.entries.size) {
+    throw fields.fault(key("block_count"), `at most the ${file.entries.size} tensors of the file`);
+  }
   const theta = fields.number(key("rope.freq_base"), 10_000);
   const tokens = embedding.shape[0];
   const json: Json = {
@@ -130,7 +135,7 @@ export async function ggufConfig(file: GgufFile, architecture: GgufArchitecture)
     vocab_size: tokens,
     hidden_size: width,
     intermediate_size: fields.count(key("feed_forward_length")),
-    num_hidden_layers: fields.count(key("block_count")),
+    num_hidden_layers: layers,
     num_attention_heads: heads,
     num_key_value_heads: fields.count(key("attention.head_count_kv"), heads),
     head_dim: headSize,

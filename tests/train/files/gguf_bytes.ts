@@ -62,7 +62,7 @@ class Bytes {
   number(type: string, value: number | bigint | boolean): void {
     const view = new DataView(new ArrayBuffer(8));
     const number = Number(value);
-    const big = typeof value === "bigint" ? value : BigInt(Math.trunc(number) || 0);
+    const big = typeof value === "bigint" ? value : Number.isInteger(number) ? BigInt(number) : 0n;
     const write: Record<string, () => number> = {
       u8: () => (view.setUint8(0, number), 1),
       bool: () => (view.setUint8(0, number), 1),
