@@ -36,7 +36,8 @@ function product(layout: "nn" | "nt" | "tn", cases: Pick<KernelCase, "software" 
     tiny: batched ? { batch: 2, M: 36, N: 40, K: 24 } : { M: 36, N: 40, K: 24 },
     ...cases,
     checkTimed: true,
-    allowed: 2e-6,
+    // The error of a sum of K products grows with √K: 2.2e-6 was seen at K = 4096.
+    allowed: 4e-6,
     flops: productFlops,
     make: (inputs, { batch = 1, M, N, K }) => {
       const leading = batched ? [batch] : [];
