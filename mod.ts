@@ -84,7 +84,15 @@ export {
   type StoredFourBit,
   storeFourBit,
 } from "./train/files/bitsandbytes.ts";
-export { type ModelConfig, parseConfig } from "./train/files/config.ts";
+export type { ModelConfig } from "./train/files/config.ts";
+export type {
+  DynamicRope,
+  LinearRope,
+  Llama3Rope,
+  RopeConfig,
+  RopeScaling,
+  YarnRope,
+} from "./train/files/rope_config.ts";
 export { type GgufArray, GgufFile, type GgufScalar, type GgufValue } from "./train/files/gguf.ts";
 export { ggufTokenizer } from "./train/files/gguf_tokenizer.ts";
 export { downloadModel, type DownloadOptions, type DownloadProgress } from "./train/files/hub.ts";
@@ -128,7 +136,10 @@ export {
   LanguageModel,
   type ParameterCount,
 } from "./train/models/language_model.ts";
-export { Llama, type Weights } from "./train/models/llama.ts";
+export type { Weights } from "./train/models/architecture.ts";
+export { parseConfig } from "./train/models/architectures.ts";
+export { Gpt2 } from "./train/models/gpt2.ts";
+export { Llama, type LlamaConfig } from "./train/models/llama.ts";
 export {
   loadModel,
   type LoadOptions,

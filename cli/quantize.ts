@@ -6,6 +6,7 @@ import { openCheckpoint, type TensorSource } from "../train/files/safetensors.ts
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
+import { turned } from "../train/models/turn.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
@@ -72,7 +73,12 @@ async function measure(
   using bar = progress({ total: layers.length, label: "Comparing layers", json });
   for (const [done, [path, layer]] of layers.entries()) {
     const type = path.slice(path.lastIndexOf(".") + 1);
-    const weight = await source.readFloats(`${path}.weight`);
+    const name = `${path}.weight`;
+    // A model that was saved without its output layer has names without their first part.
+    const own = source.entries.has(name) ? name : name.slice(name.indexOf(".") + 1);
+    const [rows, columns] = layer.shape;
+    const stored = await source.readFloats(own);
+    const weight = model.storesTransposed ? turned(stored, columns, rows) : stored;
     using dense = layer.dense();
     const decoded = await dense.read() as Float32Array;
     if (!sums.has(type)) sums.set(type, new ErrorSum());

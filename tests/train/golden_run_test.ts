@@ -24,7 +24,15 @@ function batchOf(ids: Int32Array<ArrayBuffer>, rows: number): PackedBatch {
 }
 
 for (
-  const name of ["llama/lora", "llama/rslora", "llama/dora", "llama-tied/lora", "qwen2/lora"]
+  const name of [
+    "llama/lora",
+    "llama/rslora",
+    "llama/dora",
+    "llama-tied/lora",
+    "qwen2/lora",
+    "qwen3/lora",
+    "gpt2/lora",
+  ]
 ) {
   Deno.test(`${name}: twelve steps go as PEFT's and torch's AdamW go`, async () => {
     const folder = `${GOLDEN}${name}`;

@@ -7,12 +7,15 @@ import type { Device } from "../../core/device.ts";
 import { constant } from "../../core/constant.ts";
 import { checkDType, checkRank, checkSameShape, showShape } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf, zeros } from "../../core/tensor.ts";
+import { embedding } from "../../kernels/embedding/embedding.ts";
 import { crossEntropy } from "../../kernels/loss/cross_entropy.ts";
 import { shiftLabels } from "../../kernels/loss/shift_labels.ts";
+import { reshape } from "../../kernels/pointwise/reshape.ts";
 import type { ModelConfig } from "../files/config.ts";
 import type { Json, Tokenizer } from "../files/tokenizer.ts";
 import type { Adapter } from "../nn/adapter.ts";
 import { LinearLayer } from "../nn/linear.ts";
+import { LinearGroup } from "../nn/linear_group.ts";
 import { joinPath, Module, type Named } from "../nn/module.ts";
 
 /** Keys and values of the tokens that a model has already seen. */
@@ -53,6 +56,8 @@ export abstract class LanguageModel extends Module {
   tokenizer: Tokenizer | null = null;
   /** What there is to say of how it was loaded, a line each: which weights were converted, what was left out. */
   notes: readonly string[] = [];
+  /** Whether files have the weights of its linear layers as [inFeatures, outFeatures], as transformers' Conv1D does. */
+  readonly storesTransposed: boolean = false;
   /** The adapters on it. */
   readonly adapters: Set<Adapter> = new Set();
 
@@ -71,7 +76,10 @@ export abstract class LanguageModel extends Module {
   protected abstract head(hidden: Tensor): Tensor;
 
   /** Takes rows out of hidden states: f32 [batch, length, hiddenSize] to [places, hiddenSize]. */
-  protected abstract take(hidden: Tensor, places: Tensor): Tensor;
+  #take(hidden: Tensor, places: Tensor): Tensor {
+    const { hiddenSize } = this.config;
+    return embedding(reshape(hidden, [hidden.size / hiddenSize, hiddenSize]), places);
+  }
 
   /**
    * Logits for every token.
@@ -95,7 +103,7 @@ export abstract class LanguageModel extends Module {
     }
     const { positions = this.#positions(batch, length), places, cache } = options;
     const hidden = this.hidden(ids, positions, cache);
-    return this.head(places ? this.take(hidden, places) : hidden);
+    return this.head(places ? this.#take(hidden, places) : hidden);
   }
 
   /**
@@ -130,8 +138,21 @@ export abstract class LanguageModel extends Module {
     }
   }
 
-  /** Puts another linear layer in the place of the one at `path`; the old one is not freed. */
-  abstract replaceLinear(path: string, layer: LinearLayer): void;
+  /**
+   * Puts another linear layer in the place of the one at `path`, such as `model.layers.0.mlp.up_proj`; the old one is not freed.
+   *
+   * @throws {RangeError} if the model has no linear layer there
+   */
+  replaceLinear(path: string, layer: LinearLayer): void {
+    for (const [own, group] of this.modules()) {
+      if (!(group instanceof LinearGroup) || !path.startsWith(`${own}.`)) continue;
+      const name = path.slice(own.length + 1);
+      if (!Object.hasOwn(group.layers, name)) continue;
+      group.layers[name] = layer;
+      return;
+    }
+    throw new RangeError(`Cannot replace "${path}": the model has no linear layer of that name`);
+  }
 
   /** Numbers in all, and those that are trained. */
   count(): ParameterCount {

@@ -1,44 +1,104 @@
 /**
  * Llama and its relatives: RMSNorm, rotary positions, grouped-query attention, SwiGLU. SmolLM2 and Mistral are the same; Qwen2
- * has biases on q, k and v. Touvron et al., "LLaMA" (arXiv 2302.13971).
+ * has biases on q, k and v; Qwen3 normalizes each head of q and k. Touvron et al., "LLaMA" (arXiv 2302.13971).
  *
  * @module
  */
 import type { Device } from "../../core/device.ts";
-import { Tensor, tensor } from "../../core/tensor.ts";
+import { type Tensor, tensor } from "../../core/tensor.ts";
 import { attention } from "../../kernels/attention/attention.ts";
 import { cacheAppend } from "../../kernels/attention/cache_append.ts";
 import { rope } from "../../kernels/attention/rope.ts";
-import { embedding } from "../../kernels/embedding/embedding.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
 import { reshape } from "../../kernels/pointwise/reshape.ts";
 import { siluGate } from "../../kernels/pointwise/silu_gate.ts";
-import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
-import type { ModelConfig } from "../files/config.ts";
+import type { ConfigFields, ModelConfig } from "../files/config.ts";
+import { readRope, type RopeConfig } from "../files/rope_config.ts";
 import type { Json } from "../files/tokenizer.ts";
 import { Embedding } from "../nn/embedding.ts";
-import { Linear, type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
+import { Linear } from "../nn/linear.ts";
+import { LinearGroup } from "../nn/linear_group.ts";
 import { Module, type Named } from "../nn/module.ts";
 import { RmsNorm } from "../nn/norm.ts";
+import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
 import { type KeyValueCache, LanguageModel } from "./language_model.ts";
 import { ropeTable } from "./rope_table.ts";
 
-/** A weight that a model wants. */
-export interface WeightSpec {
-  /** Its shape. */
-  readonly shape: readonly number[];
-  /** What it is; only linear weights are quantized. The output layer stays in 32 bits, as bitsandbytes and PEFT leave it. */
-  readonly role: "linear" | "bias" | "norm" | "embedding" | "head";
+/** The sizes of a model of Llama's kind, and how it counts positions. */
+export interface LlamaConfig extends ModelConfig {
+  /** RoPE's base and scaling. */
+  readonly rope: RopeConfig;
+  /** Whether q, k and v (and with "all" also o) have biases. */
+  readonly attentionBias: "none" | "qkv" | "all";
+  /** Whether the feed-forward layers have biases. */
+  readonly mlpBias: boolean;
+  /** Whether each head of q and k is normalized before it is rotated. */
+  readonly headNorms: boolean;
 }
 
-/** A model's weights by Hugging Face's names; those of linear layers may be quantized. */
-export type Weights = ReadonlyMap<string, Tensor | QuantizedTensor>;
+/** What transformers takes where config.json does not say. */
+const DEFAULTS: Readonly<Record<string, { context: number; kvHeads?: number; headSize?: number }>> =
+  {
+    llama: { context: 2048 },
+    mistral: { context: 131_072, kvHeads: 8 },
+    qwen2: { context: 32_768, kvHeads: 32 },
+    qwen3: { context: 32_768, kvHeads: 32, headSize: 128 },
+  };
+
+/**
+ * The context. A layer with a sliding window sees only so many tokens back; up to that length it sees all, so a model with one is
+ * what it should be on texts no longer than its window, and no others are let in.
+ */
+function contextOf(fields: ConfigFields, modelType: string): number {
+  const positions = fields.count("max_position_embeddings", DEFAULTS[modelType].context);
+  const { sliding_window: window, layer_types: types } = fields.json;
+  if (modelType === "llama") return positions;
+  const slides = modelType === "mistral"
+    ? window !== null
+    : fields.flag("use_sliding_window", false) &&
+      !(Array.isArray(types) && types.every((type) => type === "full_attention"));
+  return slides ? Math.min(positions, fields.count("sliding_window", 4096)) : positions;
+}
+
+/** Reads a config.json. */
+function configOf(fields: ConfigFields, modelType: string): LlamaConfig {
+  const defaults = DEFAULTS[modelType];
+  fields.only("hidden_act", "silu");
+  const hiddenSize = fields.count("hidden_size");
+  const heads = fields.count("num_attention_heads");
+  // Llama's default, and that of a null, is as many as heads; where transformers has a number, its absence means that number.
+  const isNull = fields.json.num_key_value_heads === null;
+  const kvHeads = fields.count("num_key_value_heads", isNull ? heads : defaults.kvHeads ?? heads);
+  if (heads % kvHeads !== 0) {
+    throw fields.fault("num_key_value_heads", `a divisor of the ${heads} attention heads`);
+  }
+  const bias = fields.flag("attention_bias", false);
+  return {
+    modelType,
+    vocabSize: fields.count("vocab_size"),
+    hiddenSize,
+    intermediateSize: fields.count("intermediate_size"),
+    layers: fields.layers("num_hidden_layers"),
+    heads,
+    kvHeads,
+    headSize: fields.headSize("head_dim", defaults.headSize ?? hiddenSize / heads),
+    normEpsilon: fields.number("rms_norm_eps", 1e-6),
+    rope: readRope(fields, fields.count("max_position_embeddings", defaults.context)),
+    contextLength: contextOf(fields, modelType),
+    tiedEmbeddings: fields.flag("tie_word_embeddings", false),
+    attentionBias: modelType === "qwen2" ? "qkv" : bias ? "all" : "none",
+    mlpBias: fields.flag("mlp_bias", false),
+    headNorms: modelType === "qwen3",
+    initializerRange: fields.number("initializer_range", 0.02),
+  };
+}
 
 /** Every weight of a model with this configuration, by Hugging Face's names. */
-export function llamaWeights(config: ModelConfig): Map<string, WeightSpec> {
+function weightsOf(config: LlamaConfig): Map<string, WeightSpec> {
   const { hiddenSize, intermediateSize, heads, kvHeads, headSize, vocabSize } = config;
   const specs = new Map<string, WeightSpec>();
-  const norm = (name: string) => specs.set(`${name}.weight`, { shape: [hiddenSize], role: "norm" });
+  const norm = (name: string, size: number) =>
+    specs.set(`${name}.weight`, { shape: [size], role: "norm" });
   const linear = (name: string, rows: number, columns: number, bias: boolean) => {
     specs.set(`${name}.weight`, { shape: [rows, columns], role: "linear" });
     if (bias) specs.set(`${name}.bias`, { shape: [rows], role: "bias" });
@@ -52,97 +112,118 @@ export function llamaWeights(config: ModelConfig): Map<string, WeightSpec> {
     linear(`${block}.self_attn.k_proj`, kvHeads * headSize, hiddenSize, qkvBias);
     linear(`${block}.self_attn.v_proj`, kvHeads * headSize, hiddenSize, qkvBias);
     linear(`${block}.self_attn.o_proj`, hiddenSize, heads * headSize, attentionBias === "all");
+    if (config.headNorms) {
+      norm(`${block}.self_attn.q_norm`, headSize);
+      norm(`${block}.self_attn.k_norm`, headSize);
+    }
     linear(`${block}.mlp.gate_proj`, intermediateSize, hiddenSize, mlpBias);
     linear(`${block}.mlp.up_proj`, intermediateSize, hiddenSize, mlpBias);
     linear(`${block}.mlp.down_proj`, hiddenSize, intermediateSize, mlpBias);
-    norm(`${block}.input_layernorm`);
-    norm(`${block}.post_attention_layernorm`);
+    norm(`${block}.input_layernorm`, hiddenSize);
+    norm(`${block}.post_attention_layernorm`, hiddenSize);
   }
-  norm("model.norm");
+  norm("model.norm", hiddenSize);
   if (!config.tiedEmbeddings) {
     specs.set("lm_head.weight", { shape: [vocabSize, hiddenSize], role: "head" });
   }
   return specs;
 }
 
-/** Hands out a model's weights. */
-class Parts {
-  readonly #weights: Weights;
-  readonly #config: ModelConfig;
+/** Llama, Mistral, Qwen2 and Qwen3. */
+export const LLAMA: Architecture = {
+  modelTypes: ["llama", "mistral", "qwen2", "qwen3"],
+  plan(fields, modelType) {
+    const config = configOf(fields, modelType);
+    return {
+      config,
+      weights: weightsOf(config),
+      prefix: "model.",
+      harmless: /\.rotary_emb\.inv_freq$/,
+      create: (device, json, weights) => new Llama(device, config, json, weights),
+    };
+  },
+};
 
-  constructor(weights: Weights, config: ModelConfig) {
-    this.#weights = weights;
-    this.#config = config;
-  }
-
-  #find(name: string): Tensor | QuantizedTensor {
-    const found = this.#weights.get(name);
-    if (found) return found;
-    throw new TypeError(`Cannot make the model: it has no weight "${name}"`);
-  }
-
-  tensor(name: string): Tensor {
-    const found = this.#find(name);
-    if (found instanceof Tensor) return found;
-    throw new TypeError(`Cannot make the model: "${name}" may not be quantized`);
-  }
-
-  norm(name: string): RmsNorm {
-    return new RmsNorm(this.tensor(`${name}.weight`), this.#config.normEpsilon);
-  }
-
-  linear(name: string): LinearLayer {
-    const weight = this.#find(`${name}.weight`);
-    const bias = this.#weights.has(`${name}.bias`) ? this.tensor(`${name}.bias`) : null;
-    return weight instanceof Tensor ? new Linear(weight, bias) : new QuantizedLinear(weight, bias);
-  }
+/** What the blocks of a model share. */
+interface Shared {
+  readonly config: LlamaConfig;
+  readonly angles: Tensor;
 }
 
-/** A group of linear layers by name, as `self_attn` and `mlp` are. */
-class LinearGroup<Name extends string> extends Module {
-  readonly layers: Record<Name, LinearLayer>;
+/** A normalization by its path. */
+function rmsNormAt(parts: Parts, path: string, { config }: Shared): RmsNorm {
+  return new RmsNorm(parts.tensor(`${path}.weight`), config.normEpsilon);
+}
 
-  constructor(names: readonly Name[], make: (name: Name) => LinearLayer) {
-    super();
-    const entries = names.map((name) => [name, make(name)] as const);
-    this.layers = Object.fromEntries(entries) as Record<Name, LinearLayer>;
+/** Attention: rotated queries and keys in groups. */
+class LlamaAttention extends LinearGroup<"q_proj" | "k_proj" | "v_proj" | "o_proj"> {
+  readonly #shared: Shared;
+  readonly #norms: { readonly q_norm: RmsNorm; readonly k_norm: RmsNorm } | null;
+
+  constructor(parts: Parts, path: string, shared: Shared) {
+    super(["q_proj", "k_proj", "v_proj", "o_proj"], (name) => parts.linear(`${path}.${name}`));
+    this.#shared = shared;
+    this.#norms = shared.config.headNorms
+      ? {
+        q_norm: rmsNormAt(parts, `${path}.q_norm`, shared),
+        k_norm: rmsNormAt(parts, `${path}.k_norm`, shared),
+      }
+      : null;
   }
 
   override *children(): Generator<Named<Module>> {
-    for (const name in this.layers) yield [name, this.layers[name]];
+    yield* super.children();
+    yield* Object.entries(this.#norms ?? {});
+  }
+
+  forward(
+    x: Tensor,
+    residual: Tensor,
+    positions: Tensor,
+    past?: Tensor,
+    cache?: KeyValueCache["blocks"][number],
+  ): Tensor {
+    const [batch, length] = x.shape;
+    const { config: { heads, kvHeads, headSize }, angles } = this.#shared;
+    const { q_proj, k_proj, v_proj, o_proj } = this.layers;
+    const split = (t: Tensor, count: number) => reshape(t, [batch, length, count, headSize]);
+    const turned = (t: Tensor, norm?: RmsNorm) => rope(norm?.forward(t) ?? t, positions, angles);
+    const q = turned(split(q_proj.forward(x), heads), this.#norms?.q_norm);
+    let k = turned(split(k_proj.forward(x), kvHeads), this.#norms?.k_norm);
+    let v = split(v_proj.forward(x), kvHeads);
+    if (cache && past) {
+      cacheAppend(cache.keys, k, past);
+      cacheAppend(cache.values, v, past);
+      [k, v] = [cache.keys, cache.values];
+    }
+    const mixed = attention(q, k, v, positions, { past });
+    return o_proj.forward(reshape(mixed, [batch, length, heads * headSize]), residual);
   }
 }
 
 /** One block: attention and a feed-forward layer, each behind a normalization and beside a residual. */
 class LlamaBlock extends Module {
-  readonly attentionNorm: RmsNorm;
-  readonly attention: LinearGroup<"q_proj" | "k_proj" | "v_proj" | "o_proj">;
-  readonly mlpNorm: RmsNorm;
-  readonly mlp: LinearGroup<"gate_proj" | "up_proj" | "down_proj">;
-  readonly #config: ModelConfig;
-  readonly #angles: Tensor;
+  readonly #attentionNorm: RmsNorm;
+  readonly #attention: LlamaAttention;
+  readonly #mlpNorm: RmsNorm;
+  readonly #mlp: LinearGroup<"gate_proj" | "up_proj" | "down_proj">;
 
-  constructor(config: ModelConfig, parts: Parts, path: string, angles: Tensor) {
+  constructor(parts: Parts, path: string, shared: Shared) {
     super();
-    this.#config = config;
-    this.#angles = angles;
-    this.attentionNorm = parts.norm(`${path}.input_layernorm`);
-    this.attention = new LinearGroup(
-      ["q_proj", "k_proj", "v_proj", "o_proj"],
-      (name) => parts.linear(`${path}.self_attn.${name}`),
-    );
-    this.mlpNorm = parts.norm(`${path}.post_attention_layernorm`);
-    this.mlp = new LinearGroup(
+    this.#attentionNorm = rmsNormAt(parts, `${path}.input_layernorm`, shared);
+    this.#attention = new LlamaAttention(parts, `${path}.self_attn`, shared);
+    this.#mlpNorm = rmsNormAt(parts, `${path}.post_attention_layernorm`, shared);
+    this.#mlp = new LinearGroup(
       ["gate_proj", "up_proj", "down_proj"],
       (name) => parts.linear(`${path}.mlp.${name}`),
     );
   }
 
   override *children(): Generator<Named<Module>> {
-    yield ["self_attn", this.attention];
-    yield ["mlp", this.mlp];
-    yield ["input_layernorm", this.attentionNorm];
-    yield ["post_attention_layernorm", this.mlpNorm];
+    yield ["self_attn", this.#attention];
+    yield ["mlp", this.#mlp];
+    yield ["input_layernorm", this.#attentionNorm];
+    yield ["post_attention_layernorm", this.#mlpNorm];
   }
 
   forward(
@@ -151,23 +232,10 @@ class LlamaBlock extends Module {
     past?: Tensor,
     cache?: KeyValueCache["blocks"][number],
   ): Tensor {
-    const [batch, length] = x.shape;
-    const { heads, kvHeads, headSize } = this.#config;
-    const { q_proj, k_proj, v_proj, o_proj } = this.attention.layers;
-    const input = this.attentionNorm.forward(x);
-    const split = (t: Tensor, count: number) => reshape(t, [batch, length, count, headSize]);
-    const q = rope(split(q_proj.forward(input), heads), positions, this.#angles);
-    let k = rope(split(k_proj.forward(input), kvHeads), positions, this.#angles);
-    let v = split(v_proj.forward(input), kvHeads);
-    if (cache && past) {
-      cacheAppend(cache.keys, k, past);
-      cacheAppend(cache.values, v, past);
-      [k, v] = [cache.keys, cache.values];
-    }
-    const mixed = attention(q, k, v, positions, { past });
-    const attended = o_proj.forward(reshape(mixed, [batch, length, heads * headSize]), x);
-    const { gate_proj, up_proj, down_proj } = this.mlp.layers;
-    const middle = this.mlpNorm.forward(attended);
+    const input = this.#attentionNorm.forward(x);
+    const attended = this.#attention.forward(input, x, positions, past, cache);
+    const { gate_proj, up_proj, down_proj } = this.#mlp.layers;
+    const middle = this.#mlpNorm.forward(attended);
     return down_proj.forward(
       siluGate(gate_proj.forward(middle), up_proj.forward(middle)),
       attended,
@@ -181,14 +249,14 @@ class LlamaBody extends Module {
   readonly blocks: readonly LlamaBlock[];
   readonly norm: RmsNorm;
 
-  constructor(config: ModelConfig, parts: Parts, angles: Tensor) {
+  constructor(parts: Parts, shared: Shared) {
     super();
     this.embedding = new Embedding(parts.tensor("model.embed_tokens.weight"));
     this.blocks = Array.from(
-      { length: config.layers },
-      (_, i) => new LlamaBlock(config, parts, `model.layers.${i}`, angles),
+      { length: shared.config.layers },
+      (_, i) => new LlamaBlock(parts, `model.layers.${i}`, shared),
     );
-    this.norm = parts.norm("model.norm");
+    this.norm = rmsNormAt(parts, "model.norm", shared);
   }
 
   override *children(): Generator<Named<Module>> {
@@ -200,17 +268,20 @@ class LlamaBody extends Module {
 
 /** A model of Llama's architecture. */
 export class Llama extends LanguageModel {
+  /** Its sizes, and how it counts positions. */
+  declare readonly config: LlamaConfig;
   readonly #body: LlamaBody;
   readonly #head: Linear | null;
+  readonly #angles: Tensor;
 
   /** Use `loadModel` or `randomModel`. */
-  constructor(device: Device, config: ModelConfig, configJson: Json, weights: Weights) {
+  constructor(device: Device, config: LlamaConfig, configJson: Json, weights: Weights) {
     super(device, config, configJson);
-    const { headSize, ropeTheta: theta, contextLength: length } = config;
-    const table = ropeTable({ headSize, theta, length });
-    const angles = device.keep(tensor(device, table, [length, headSize]));
-    const parts = new Parts(weights, config);
-    this.#body = new LlamaBody(config, parts, angles);
+    const { headSize, rope: { theta, scaling }, contextLength: length } = config;
+    const table = ropeTable({ headSize, theta, scaling, length });
+    this.#angles = device.keep(tensor(device, table, [length, headSize]));
+    const parts = new Parts(weights);
+    this.#body = new LlamaBody(parts, { config, angles: this.#angles });
     this.#head = config.tiedEmbeddings ? null : new Linear(parts.tensor("lm_head.weight"));
   }
 
@@ -229,12 +300,6 @@ export class Llama extends LanguageModel {
     return x;
   }
 
-  /** Takes rows out of hidden states. */
-  protected override take(hidden: Tensor, places: Tensor): Tensor {
-    const { hiddenSize } = this.config;
-    return embedding(reshape(hidden, [hidden.size / hiddenSize, hiddenSize]), places);
-  }
-
   /** The final normalization and the output layer. */
   protected override head(hidden: Tensor): Tensor {
     const x = this.#body.norm.forward(hidden);
@@ -243,16 +308,9 @@ export class Llama extends LanguageModel {
       : matmul(x, this.#body.embedding.weight, { transposeB: true });
   }
 
-  /** Puts another linear layer in the place of the one at `path`, such as `model.layers.0.mlp.up_proj`. */
-  override replaceLinear(path: string, layer: LinearLayer): void {
-    const [, index, group, name] = /^model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)$/.exec(path) ??
-      [];
-    const block = this.#body.blocks[Number(index)];
-    const layers: Record<string, LinearLayer> | undefined =
-      (group === "mlp" ? block?.mlp : block?.attention)?.layers;
-    if (!layers || !Object.hasOwn(layers, name)) {
-      throw new RangeError(`Cannot replace "${path}": the model has no linear layer of that name`);
-    }
-    layers[name] = layer;
+  /** Frees the weights, and the angles of positions. */
+  override dispose(): void {
+    super.dispose();
+    this.#angles.dispose();
   }
 }

@@ -4,21 +4,25 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
+import { noGrad } from "../../core/autograd.ts";
 import { Random } from "../../core/random.ts";
 import { sameShape, showShape, sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import { fourBitFromBytes, quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { transpose } from "../../kernels/pointwise/transpose.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 import { isFourBit, readFourBit, type StoredFourBit } from "../files/bitsandbytes.ts";
-import { parseConfig, readConfig } from "../files/config.ts";
+import { readConfig } from "../files/config.ts";
 import { resolveModel } from "../files/hub.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
+import type { WeightSpec } from "./architecture.ts";
+import { blueprintOf } from "./architectures.ts";
+import { findWeights } from "./check_weights.ts";
 import { conversionNotes, openGgufModel } from "./gguf.ts";
 import type { LanguageModel } from "./language_model.ts";
-import { Llama, llamaWeights, type WeightSpec } from "./llama.ts";
 
 /** How a model is loaded. */
 export interface LoadOptions {
@@ -65,9 +69,10 @@ function checkStored(
   spec: WeightSpec,
   options: LoadOptions,
 ): void {
-  if (!sameShape(shape, spec.shape)) {
+  const wantedShape = spec.transposed ? spec.shape.toReversed() : spec.shape;
+  if (!sameShape(shape, wantedShape)) {
     throw new RangeError(
-      `it has shape ${showShape(shape)}, but config.json calls for ${showShape(spec.shape)}`,
+      `it has shape ${showShape(shape)}, but config.json calls for ${showShape(wantedShape)}`,
     );
   }
   const isNested = !(bytes.scales instanceof Float32Array);
@@ -108,8 +113,13 @@ async function place(
   options: LoadOptions,
 ): Promise<Tensor | QuantizedTensor> {
   if (!(stored instanceof Float32Array)) return placeFourBit(device, stored, spec, options);
-  const dense = device.keep(tensor(device, stored, spec.shape));
+  let dense = device.keep(tensor(device, stored, spec.shape));
   if (spec.role === "linear" && options.quantize) {
+    if (spec.transposed) {
+      const given = dense;
+      dense = device.keep(noGrad(() => transpose(given)));
+      given.dispose();
+    }
     try {
       return await quantizeFourBit(dense, { ...options, type: options.quantize });
     } finally {
@@ -146,38 +156,15 @@ async function placeAll(
   return weights;
 }
 
-/** Checks that a checkpoint has every weight, in the shape that config.json says. */
-function checkWeights(
-  source: TensorSource,
-  specs: ReadonlyMap<string, WeightSpec>,
-  folder: string,
-): void {
-  for (const [name, { shape }] of specs) {
-    const entry = source.entries.get(name);
-    if (!entry) {
-      throw new RangeError(
-        `Cannot load the model in "${folder}": its weights lack "${name}", which its configuration calls for`,
-      );
-    }
-    if (!isFourBit(source, name) && !sameShape(entry.shape, shape)) {
-      throw new RangeError(
-        `Cannot load the model in "${folder}": "${name}" has shape ${
-          showShape(entry.shape)
-        }, but config.json calls for ${showShape(shape)}`,
-      );
-    }
-  }
-}
-
 /** Whether any weight is in 4 bits. Throws if config.json says so, but none is, or a weight that is would have to be trained. */
 function checkQuantized(
   source: TensorSource,
-  specs: ReadonlyMap<string, WeightSpec>,
+  names: ReadonlyMap<string, string>,
   says: boolean,
   folder: string,
   trainable: LoadOptions["trainable"],
 ): void {
-  const quantized = [...specs.keys()].find((name) => isFourBit(source, name));
+  const quantized = [...names.values()].find((name) => isFourBit(source, name));
   if (says && !quantized) {
     throw new RangeError(
       `Cannot load the model in "${folder}": config.json says that its weights are in 4 bits, but no weight has a ` +
@@ -200,11 +187,11 @@ async function loadGguf(
 ): Promise<LanguageModel> {
   const file = await openGgufModel(path);
   using source = file.source;
-  const config = parseConfig(file.json, path);
-  const specs = llamaWeights(config);
-  checkWeights(source, specs, path);
+  const blueprint = blueprintOf(file.json, path);
+  findWeights(source, blueprint, path);
+  const specs = blueprint.weights;
   const weights = await placeAll(device, specs, (name) => source.readFloats(name), options);
-  const model = new Llama(device, config, file.json, weights);
+  const model = blueprint.create(device, file.json, weights);
   model.tokenizer = file.tokenizer;
   model.notes = [...file.notes, ...conversionNotes(file, specs, options.quantize)];
   return model;
@@ -261,16 +248,17 @@ export async function loadModel(
   checkOptions(options);
   if (/\.gguf$/i.test(folder)) return await loadGguf(device, folder, options);
   folder = await resolveModel(folder);
-  const { config, json } = await readConfig(folder);
-  const specs = llamaWeights(config);
+  const { json, path } = await readConfig(folder);
+  const blueprint = blueprintOf(json, path);
   using source = await openCheckpoint(folder);
-  checkWeights(source, specs, folder);
-  const says = saysFourBit(json, `${folder}/config.json`);
-  checkQuantized(source, specs, says, folder, options.trainable);
-  const read = (name: string) =>
-    isFourBit(source, name) ? readFourBit(source, name) : source.readFloats(name);
-  const weights = await placeAll(device, specs, read, options);
-  const model = new Llama(device, config, json, weights);
+  const names = findWeights(source, blueprint, folder);
+  checkQuantized(source, names, saysFourBit(json, path), folder, options.trainable);
+  const read = (name: string) => {
+    const own = names.get(name)!;
+    return isFourBit(source, own) ? readFourBit(source, own) : source.readFloats(own);
+  };
+  const weights = await placeAll(device, blueprint.weights, read, options);
+  const model = blueprint.create(device, json, weights);
   model.tokenizer = await tokenizerIn(folder);
   return model;
 }
@@ -313,21 +301,22 @@ export function randomModel(
   configJson: Json,
   { seed = 0, trainable = "none" }: RandomModelOptions = {},
 ): LanguageModel {
-  const config = parseConfig(configJson, "the given config");
+  const blueprint = blueprintOf(configJson, "the given config");
   const weights = new Map<string, Tensor>();
   let stream = 0;
-  for (const [name, { shape, role }] of llamaWeights(config)) {
+  const deviation = blueprint.config.initializerRange;
+  for (const [name, { shape, role, spread = 1 }] of blueprint.weights) {
     const numbers = new Float32Array(sizeOf(shape));
     const random = new Random(seed, stream++);
     if (role === "norm") numbers.fill(1);
     else if (role !== "bias") {
       for (let i = 0; i < numbers.length; i++) {
-        numbers[i] = config.initializerRange * random.normal();
+        numbers[i] = spread * deviation * random.normal();
       }
     }
     const weight = device.keep(tensor(device, numbers, shape));
     weight.requiresGrad = trainable === "all";
     weights.set(name, weight);
   }
-  return new Llama(device, config, configJson, weights);
+  return blueprint.create(device, configJson, weights);
 }

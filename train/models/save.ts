@@ -9,9 +9,10 @@ import { writeFolder, writeWhole } from "../files/output.ts";
 import { quantizationConfig } from "../files/quantization_config.ts";
 import { type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import { type Json, saveTokenizer } from "../files/tokenizer.ts";
-import { LinearLayer, QuantizedLinear } from "../nn/linear.ts";
+import { Linear, LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { joinPath } from "../nn/module.ts";
 import type { LanguageModel } from "./language_model.ts";
+import { turned } from "./turn.ts";
 
 /** How a model is saved. */
 export interface SaveModelOptions {
@@ -73,14 +74,10 @@ function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void
   );
 }
 
-/** The weight of a linear layer in plain floats, wherever it is. */
-async function readDense(layer: LinearLayer): Promise<Float32Array> {
-  const dense = layer.dense();
-  try {
-    return await dense.read() as Float32Array;
-  } finally {
-    if (layer instanceof QuantizedLinear) dense.dispose();
-  }
+/** The decoded weight of a quantized layer, [outFeatures, inFeatures]. */
+async function readDecoded(layer: QuantizedLinear): Promise<Float32Array> {
+  using dense = layer.dense();
+  return await dense.read() as Float32Array;
 }
 
 /** Every tensor of the file, by Hugging Face's name. */
@@ -90,6 +87,11 @@ async function tensorsOf(
   dequantize: boolean,
 ): Promise<Map<string, TensorData>> {
   const tensors = new Map<string, TensorData>();
+  /** A linear weight [outFeatures, inFeatures], as files have it. */
+  const linear = (path: string, numbers: Float32Array, [rows, columns]: readonly number[]) =>
+    model.storesTransposed && path !== "lm_head"
+      ? plainData(turned(numbers, rows, columns), [columns, rows], dtype)
+      : plainData(numbers, [rows, columns], dtype);
   for (const [path, module] of model.modules()) {
     if (module instanceof QuantizedLinear) {
       const name = joinPath(path, "weight");
@@ -99,11 +101,14 @@ async function tensorsOf(
         const bytes = await weight.toBytes();
         const stored = { bytes, shape, type, blockSize, dtype: TORCH_NAMES[dtype] };
         for (const [key, data] of storeFourBit(name, stored)) tensors.set(key, data);
-      } else tensors.set(name, plainData(await readDense(module), module.shape, dtype));
+      } else tensors.set(name, linear(path, await readDecoded(module), module.shape));
     }
     for (const [name, tensor] of module.tensors()) {
       const numbers = await tensor.read() as Float32Array;
-      tensors.set(joinPath(path, name), plainData(numbers, tensor.shape, dtype));
+      const data = module instanceof Linear && name === "weight"
+        ? linear(path, numbers, tensor.shape)
+        : plainData(numbers, tensor.shape, dtype);
+      tensors.set(joinPath(path, name), data);
     }
   }
   return tensors;

@@ -8,7 +8,15 @@ import { device } from "../../device.ts";
 import { GOLDEN, goldenInts } from "./models.ts";
 
 for (
-  const name of ["llama/lora", "llama/rslora", "llama/dora", "llama-tied/lora", "qwen2/lora"]
+  const name of [
+    "llama/lora",
+    "llama/rslora",
+    "llama/dora",
+    "llama-tied/lora",
+    "qwen2/lora",
+    "qwen3/lora",
+    "gpt2/lora",
+  ]
 ) {
   const folder = `${GOLDEN}${name}`;
   const base = `${GOLDEN}${name.split("/")[0]}`;

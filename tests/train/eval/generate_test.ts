@@ -38,7 +38,7 @@ async function greedy(prompt: ArrayLike<number>, count: number): Promise<number[
   return text.slice(prompt.length);
 }
 
-for (const name of ["llama", "llama-tied", "qwen2"]) {
+for (const name of ["llama", "llama-tied", "qwen2", "qwen3", "gpt2"]) {
   Deno.test(`${name}: greedy tokens are those of transformers, alone and padded`, async () => {
     const golden = await loadModel(device, `${GOLDEN}${name}`);
     using expected = await SafetensorsFile.open(`${GOLDEN}${name}/expected.safetensors`);

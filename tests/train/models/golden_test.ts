@@ -11,7 +11,7 @@ function readInts(bytes: Uint8Array<ArrayBuffer>): Int32Array<ArrayBuffer> {
   return new Int32Array(bytes.buffer);
 }
 
-for (const name of ["llama", "llama-tied", "qwen2"]) {
+for (const name of ["llama", "llama-tied", "qwen2", "qwen3", "gpt2"]) {
   Deno.test(`${name}: logits, loss and every gradient are those of transformers`, async () => {
     const model = await loadModel(device, `${GOLDEN}${name}`, { trainable: "all" });
     using golden = await SafetensorsFile.open(`${GOLDEN}${name}/expected.safetensors`);
