@@ -1,6 +1,7 @@
 /** SmolLM2-135M-Instruct in Q4_1 against transformers and bitsandbytes, whose numbers are in tests/golden/smollm2. */
 import { createHash } from "node:crypto";
 import { tensor } from "../../../core/tensor.ts";
+import { generateTokens } from "../../../train/eval/generate.ts";
 import { evaluatePerplexity } from "../../../train/eval/perplexity.ts";
 import { GgufFile } from "../../../train/files/gguf.ts";
 import { ggufTokenizer } from "../../../train/files/gguf_tokenizer.ts";
@@ -110,6 +111,20 @@ async function checkPerplexity(model: LanguageModel, scheme: string): Promise<vo
   assert(error < 1e-3, `${scheme}: perplexity ${perplexity}, ${error} from the reference`);
 }
 
+/** What transformers answers to chat prompts. Where its two best tokens are closer than 0.01, rounding may decide. */
+async function checkGreedy(model: LanguageModel): Promise<void> {
+  const cases: { rendered: string; ids: number[]; generated: number[]; sure: number }[] = JSON
+    .parse(await Deno.readTextFile(`${GOLDEN}greedy.json`));
+  for (const { rendered, ids } of cases) {
+    assertEquals([...model.tokenizer!.encode(rendered)], ids, rendered);
+  }
+  const options = { maxNewTokens: 48, endTokens: [] };
+  const answers = await generateTokens(model, cases.map(({ ids }) => ids), options);
+  for (const [i, { rendered, generated, sure }] of cases.entries()) {
+    assertEquals([...answers[i].slice(0, sure)], generated.slice(0, sure), rendered);
+  }
+}
+
 /** Loads, checks and frees; the memory goes back at once, for test files run side by side. */
 async function withModel(
   path: string,
@@ -125,7 +140,7 @@ async function withModel(
   }
 }
 
-test("f32: logits and perplexity are those of transformers", (path) =>
+test("f32: logits, perplexity and answers are those of transformers", (path) =>
   withModel(path, {}, async (model) => {
     assertEquals(model.count().total, 134_515_008);
     const { layers, heads, kvHeads, headSize, contextLength, tiedEmbeddings } = model.config;
@@ -137,6 +152,7 @@ test("f32: logits and perplexity are those of transformers", (path) =>
     ]);
     await checkLogits(model, "f32", [0, 1, 2, 3]);
     await checkPerplexity(model, "f32");
+    await checkGreedy(model);
   }));
 
 test("nf4 with doubleQuant: logits and perplexity are those of bitsandbytes", (path) =>
