@@ -132,6 +132,15 @@ function configOf(model: LanguageModel, dtype: SavedType, dequantize: boolean): 
 }
 
 /**
+ * The text of config.json. JSON.stringify writes 6.0 as 6, and transformers refuses a whole number where bitsandbytes' threshold
+ * should be.
+ */
+function textOf(config: Json): string {
+  const text = JSON.stringify(config, null, 2);
+  return `${text.replace(/("llm_int8_threshold": \d+)(?![\d.e])/, "$1.0")}\n`;
+}
+
+/**
  * Writes a model folder that transformers' `from_pretrained` and `loadModel` read: config.json, model.safetensors and the
  * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format. The folder appears whole or not at all.
  * Adapters are not in it: merge them first, or save them apart.
@@ -169,7 +178,7 @@ export async function saveModel(
   const tensors = await tensorsOf(model, dtype, dequantize);
   const config = configOf(model, dtype, dequantize);
   await writeFolder(folder, async (draft) => {
-    await writeWhole(`${draft}/config.json`, `${JSON.stringify(config, null, 2)}\n`);
+    await writeWhole(`${draft}/config.json`, textOf(config));
     await writeSafetensors(`${draft}/model.safetensors`, tensors);
     if (model.tokenizer) await saveTokenizer(model.tokenizer, draft);
   });

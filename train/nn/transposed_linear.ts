@@ -36,7 +36,7 @@ export class TransposedLinear extends LinearLayer {
 
   /** The weight turned over, f32 [outFeatures, inFeatures]: the caller frees it. */
   override dense(): Tensor {
-    return this.weight.device.keep(noGrad(() => transpose(this.weight)));
+    return noGrad(() => transpose(this.weight));
   }
 
   /** Frees the weight, but not the bias. */

@@ -73,6 +73,8 @@ Deno.test("gpt2: bitsandbytes' checkpoint is loaded as it is, and saved to the s
   const ids = await goldenInts(FOLDER, "input_ids");
   assertRelativeError(await logits(model, ids), await golden.readFloats("logits"), 1e-5);
   const to = await saved(model);
+  // Python tells 6 from 6.0, and wants the latter.
+  assert((await Deno.readTextFile(`${to}/config.json`)).includes('"llm_int8_threshold": 6.0,'));
   using before = await SafetensorsFile.open(`${from}/model.safetensors`);
   using after = await SafetensorsFile.open(`${to}/model.safetensors`);
   assertEquals([...after.entries.keys()].sort(), [...before.entries.keys()].sort());
