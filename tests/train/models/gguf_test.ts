@@ -85,7 +85,7 @@ async function write(model: Model): Promise<string> {
   return path;
 }
 
-for (const name of ["llama", "llama-tied", "qwen2"]) {
+for (const name of ["llama", "llama-tied", "qwen2", "qwen3"]) {
   Deno.test(`${name} as GGUF is the model of its folder`, async () => {
     const path = await write(await convert(name));
     const [whole, model] = [await loadModel(device, GOLDEN + name), await loadModel(device, path)];
@@ -184,3 +184,64 @@ Deno.test("a GGUF file that is not such a model is refused with a reason", async
 
 /** The bytes of one f32. */
 const W = new Uint8Array(Float32Array.of(1).buffer);
+
+/** The table of llama.cpp's converter: wave lengths below 2,048 stay, those above 8,192 are stretched by 8. */
+function llama3Table(theta: number): Float32Array {
+  return Float32Array.from({ length: 8 }, (_, i) => {
+    const waveLength = 2 * Math.PI * theta ** (2 * i / 16);
+    if (waveLength < 8192 / 4) return 1;
+    if (waveLength > 8192) return 8;
+    const smooth = (8192 / waveLength - 1) / (4 - 1);
+    return 1 / ((1 - smooth) / 8 + smooth);
+  });
+}
+
+Deno.test("scaled positions come from the metadata, and Llama 3's from their table", async () => {
+  const { metadata, tensors } = await convert("llama");
+  const scalingOf = async (more: [string, Value][], table?: Float32Array) => {
+    const extra: TestTensor[] = table
+      ? [{
+        name: "rope_freqs.weight",
+        type: 0,
+        shape: [8],
+        data: new Uint8Array(table.slice().buffer),
+      }]
+      : [];
+    const own = more.map(([key]) => key);
+    const kept = metadata.filter(([key]) => !own.includes(key));
+    const all = { metadata: [...kept, ...more], tensors: [...tensors, ...extra] };
+    const model = await loadModel(device, await write(all));
+    model.dispose();
+    return model.configJson.rope_scaling;
+  };
+  const [key, theta] = ["llama.rope.scaling", "llama.rope.freq_base"];
+  assertEquals(await scalingOf([]), null);
+  assertEquals(await scalingOf([[`${key}.type`, { string: "none" }]]), null);
+  const linear: [string, Value][] = [
+    [`${key}.type`, { string: "linear" }],
+    [`${key}.factor`, { f32: 2 }],
+  ];
+  assertEquals(await scalingOf(linear), { rope_type: "linear", factor: 2 });
+  const yarn: [string, Value][] = [
+    [`${key}.type`, { string: "yarn" }],
+    [`${key}.factor`, { f32: 4 }],
+    [`${key}.original_context_length`, { u32: 32 }],
+  ];
+  assertEquals(await scalingOf(yarn), {
+    rope_type: "yarn",
+    factor: 4,
+    original_max_position_embeddings: 32,
+  });
+  assertEquals(await scalingOf([[theta, { f32: 500_000 }]], llama3Table(500_000)), {
+    rope_type: "llama3",
+    factor: 8,
+    low_freq_factor: 1,
+    high_freq_factor: 4,
+    original_max_position_embeddings: 8192,
+  });
+  await assertRejects(
+    () => scalingOf([], llama3Table(500_000)),
+    TypeError,
+    "is not Llama 3's table",
+  );
+});
