@@ -39,6 +39,9 @@ const LONGEST_LIST = 512;
 /** Bytes of one host write; a larger one is cut, so that staging memory stays small. */
 const LARGEST_WRITE = 64 << 20;
 
+/** The news that the device was lost comes within this time after a read has failed. */
+const NEWS_MILLISECONDS = 100;
+
 /**
  * A GPU, or software Vulkan, opened by `openDevice`. Ops queue work on it; `flush`, or a read, starts that work.
  *
@@ -300,6 +303,11 @@ export class Device {
     try {
       await staging.mapAsync(GPUMapMode.READ);
     } catch (error) {
+      // The refusal comes before the news that the device was lost, which says what to do.
+      await Promise.race([
+        this.gpu.lost,
+        new Promise((done) => setTimeout(done, NEWS_MILLISECONDS)),
+      ]);
       this.check();
       throw error;
     }
