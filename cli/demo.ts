@@ -16,7 +16,7 @@ import { type Command, defineCommand } from "./command.ts";
 import { choose, type Embedded, embedded } from "./embedded.ts";
 import { EvaluationBar } from "./evaluation_bar.ts";
 import { jsonFile } from "./options.ts";
-import { checkOut } from "./out_folder.ts";
+import { checkOut, checkOutFile } from "./out_folder.ts";
 import { bytes, duration, paint, percent, printLine, table } from "./print.ts";
 import { progress } from "./progress.ts";
 
@@ -168,6 +168,11 @@ function printAdapter(lora: Lora, model: LanguageModel): void {
   );
 }
 
+/** A path as a shell takes it. */
+function shellWord(path: string): string {
+  return /^[\w./:@-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+}
+
 interface DemoChoice {
   readonly recipe: "quick" | "full";
   readonly seed: number;
@@ -177,6 +182,7 @@ interface DemoChoice {
 
 async function runDemo({ recipe: name, seed, out, json }: DemoChoice): Promise<void> {
   await checkOut(out, "adapter");
+  await checkOutFile(json, "--json");
   const recipe = RECIPES[name];
   const start = performance.now();
   using device = await openDevice();
@@ -248,8 +254,10 @@ async function runDemo({ recipe: name, seed, out, json }: DemoChoice): Promise<v
   );
   printLine(`The adapter is a PEFT folder: ${out}. Ask it with`);
   printLine(
-    `  deno task nibble generate --model ${files.model} --quantize nf4 --double-quant \\\n` +
-      `    --adapter ${out} $'a large wild cat with stripes\\nCategory:'`,
+    `  deno task nibble generate --model ${
+      shellWord(files.model)
+    } --quantize nf4 --double-quant \\\n` +
+      `    --adapter ${shellWord(out)} $'a large wild cat with stripes\\nCategory:'`,
   );
 }
 

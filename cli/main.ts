@@ -103,13 +103,19 @@ function report(error: unknown, code: number): number {
   let cause = error instanceof Error ? error.cause : undefined;
   for (let depth = 0; cause !== undefined && depth < 5; depth++) {
     const message = messageOf(cause);
-    // A message often repeats its cause already.
-    if (!said.includes(message)) printError(`  because: ${message}`);
+    // A message often repeats its cause already, or says it in better words than the system has.
+    if (!said.includes(message) && !isAboutPath(cause)) printError(`  because: ${message}`);
     said += message;
     cause = cause instanceof Error ? cause.cause : undefined;
   }
   if (Deno.env.get("NIBBLE_TRACE") === "1" && error instanceof Error) printError(error.stack ?? "");
   return code;
+}
+
+/** Whether it is the system's error about a path that is not there, or not of that kind: what nibble throws names it. */
+function isAboutPath(error: unknown): boolean {
+  const { NotFound, IsADirectory, NotADirectory } = Deno.errors;
+  return [NotFound, IsADirectory, NotADirectory].some((own) => error instanceof own);
 }
 
 function messageOf(error: unknown): string {

@@ -1,5 +1,5 @@
 /**
- * The folder that a command writes a model or an adapter to: looked at before any work is done.
+ * The folder that a command writes a model or an adapter to, and the files beside it: looked at before any work is done.
  *
  * @module
  */
@@ -52,4 +52,20 @@ export async function checkOut(out: string, kind: OutKind, source?: string): Pro
       `Cannot write the ${kind} to "${out}": it is the folder that the model is read from; name another with --out`,
     );
   }
+}
+
+/**
+ * Checks that a file may be written to `path`: that no folder has that name.
+ *
+ * @param path the file, or nothing to check
+ * @param flag the flag that names it
+ * @throws {Error} if a folder is there
+ */
+export async function checkOutFile(path: string | undefined, flag: string): Promise<void> {
+  if (path === undefined) return;
+  const info = await Deno.stat(path).catch(() => null);
+  if (!info?.isDirectory) return;
+  throw new Error(
+    `Cannot write to "${path}": found a folder of that name, wanted a file; name another with ${flag}`,
+  );
 }

@@ -8,7 +8,6 @@ import type { Dataset } from "../train/data/batches.ts";
 import { chunk } from "../train/data/packing.ts";
 import { readJsonl, readText, tokenStream } from "../train/data/dataset.ts";
 import { readConfig } from "../train/files/config.ts";
-import { writeWhole } from "../train/files/output.ts";
 import { loadTokenizer } from "../train/files/tokenizer.ts";
 import { Trainer, type TrainProgress } from "../train/loop.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
@@ -17,9 +16,10 @@ import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { jsonSwitch } from "./options.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
-import { checkOut } from "./out_folder.ts";
+import { checkOut, checkOutFile } from "./out_folder.ts";
 import { bytes, curve, duration, percent, printJson, printLine } from "./print.ts";
 import { progress } from "./progress.ts";
+import { StepLog } from "./step_log.ts";
 import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
 
 const DATA = "Data";
@@ -124,7 +124,9 @@ async function readData(model: LanguageModel, options: TrainChoice): Promise<Dat
   }
   const { tokenizer } = model;
   if (!tokenizer) {
-    throw new TypeError(`Cannot read "${text}": the model has no tokenizer.json`);
+    throw new TypeError(
+      `Cannot read "${text}": there is no tokenizer.json in "${options.model}"; put the model's own there`,
+    );
   }
   const documents = (await readText(text!)).text.split(/\r?\n(?:[ \t]*\r?\n)+/).filter(Boolean);
   const stream = tokenStream(tokenizer, documents.slice(0, limit));
@@ -132,7 +134,11 @@ async function readData(model: LanguageModel, options: TrainChoice): Promise<Dat
 }
 
 /** Runs all steps, and gives what each of them told. */
-async function runSteps(trainer: Trainer, options: TrainChoice): Promise<TrainProgress[]> {
+async function runSteps(
+  trainer: Trainer,
+  log: StepLog,
+  options: TrainChoice,
+): Promise<TrainProgress[]> {
   const { checkpoint, checkpointEvery, json } = options;
   const told: TrainProgress[] = [];
   using bar = progress({ total: trainer.steps, label: "Training", json });
@@ -140,9 +146,13 @@ async function runSteps(trainer: Trainer, options: TrainChoice): Promise<TrainPr
     const until = checkpoint === undefined ? trainer.steps : trainer.step + checkpointEvery;
     for await (const one of trainer.run(until)) {
       told.push(one);
+      log.add(one);
       bar.update(one.step, { loss: one.loss, tokensPerSecond: one.tokensPerSecond || undefined });
     }
-    if (checkpoint !== undefined) await saveCheckpoint(trainer, checkpoint);
+    if (checkpoint === undefined) continue;
+    // The log comes first: of the steps behind the checkpoint, the next run writes the lines anew.
+    await log.write();
+    await saveCheckpoint(trainer, checkpoint);
   }
   return told;
 }
@@ -157,12 +167,14 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 async function trainAndSave(options: TrainChoice): Promise<void> {
-  const { full, out, json, checkpoint, log, dtype, beta1, beta2 } = options;
+  const { full, out, json, checkpoint, dtype, beta1, beta2 } = options;
   await checkOut(
     out,
     full ? "model" : "adapter",
     full && !options.init ? options.model : undefined,
   );
+  await checkOutFile(checkpoint, "--checkpoint");
+  await checkOutFile(options.log, "--log");
   const say = json ? () => {} : printLine;
   using device = await openDevice();
   say(`${device.adapter.name} (${device.adapter.type})`);
@@ -178,18 +190,18 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     `${dataset.length} sequences, ${trainer.steps} steps of ` +
       `${options.accumulation * options.batchSize}×${trainer.length} tokens`,
   );
+  const log = new StepLog(options.log);
   if (checkpoint !== undefined && await isThere(checkpoint)) {
     await loadCheckpoint(trainer, checkpoint);
+    await log.resume(trainer.step);
     say(`Going on from step ${trainer.step} of ${checkpoint}`);
   }
   const start = performance.now();
-  const told = await runSteps(trainer, options);
+  const told = await runSteps(trainer, log, options);
   const seconds = (performance.now() - start) / 1000;
   if (full) await saveModel(model, out, { dtype });
   else await saveAdapter(lora!, out, { baseModel: base });
-  if (log !== undefined) {
-    await writeWhole(log, told.map((one) => `${JSON.stringify(one)}\n`).join(""));
-  }
+  await log.write();
   const losses = told.map(({ loss }) => loss);
   const last = told.at(-1);
   const result = {
@@ -198,7 +210,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     steps: trainer.steps,
     seconds,
     loss: last?.loss ?? null,
-    tokens: last?.tokens ?? 0,
+    tokens: trainer.tokens,
     tokensPerSecond: last?.tokensPerSecond ?? 0,
     parameters: { total, trainable },
     peakBytes: device.memory.peak,

@@ -39,6 +39,7 @@ export async function saveCheckpoint(trainer: Trainer, path: string): Promise<vo
   const metadata = {
     format: "pt",
     "nibble.steps": `${trainer.step}`,
+    "nibble.tokens": `${trainer.tokens}`,
     "nibble.run": trainer.identity,
   };
   await writeSafetensors(path, new Map(entries), metadata);
@@ -81,4 +82,5 @@ export async function loadCheckpoint(trainer: Trainer, path: string): Promise<vo
     trainer.model.device.write(tensor, await file.readFloats(name));
   }
   trainer.step = steps;
+  trainer.tokens = Number(file.metadata["nibble.tokens"]) || 0;
 }

