@@ -11,7 +11,15 @@ const ROOT = new URL("../..", import.meta.url);
 
 /** Runs `nibble` with these arguments and waits for its end. */
 export async function nibble(...args: string[]): Promise<Outcome> {
-  const { code, stdout, stderr } = await spawnNibble(args, { NO_COLOR: "1" }).output();
+  return await nibbleWith({}, ...args);
+}
+
+/** The same with more variables in its environment. */
+export async function nibbleWith(
+  env: Record<string, string>,
+  ...args: string[]
+): Promise<Outcome> {
+  const { code, stdout, stderr } = await spawnNibble(args, { NO_COLOR: "1", ...env }).output();
   const decoder = new TextDecoder();
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }

@@ -1,0 +1,33 @@
+import { COMMANDS } from "../../cli/commands.ts";
+import { describeOptions, SHARED_FLAGS } from "../../cli/options.ts";
+import { assert, assertEquals } from "../assert.ts";
+import { nibble } from "./spawn.ts";
+
+for (const { name, summary, load } of COMMANDS) {
+  Deno.test(`nibble ${name} answers --help and --schema`, async () => {
+    const { default: command } = await load();
+    assertEquals([command.name, command.summary], [name, summary]);
+    const options = describeOptions(command.options);
+
+    const help = await nibble(name, "--help");
+    assertEquals([help.code, help.stderr], [0, ""]);
+    assert(help.stdout.startsWith(`Usage: nibble ${name} `), help.stdout);
+    const words = help.stdout.replace(/\s+/g, " ");
+    assert(words.includes(summary), `the summary is not in\n${help.stdout}`);
+    const flags = options.filter(({ key }) => !command.positionals.includes(key));
+    for (const flag of [...flags.map((own) => own.flag), ...SHARED_FLAGS]) {
+      assert(words.includes(` ${flag} `), `${flag} is not in\n${help.stdout}`);
+    }
+    for (const [line, what] of command.examples) {
+      assert(line.startsWith(`nibble ${name}`), line);
+      assert(help.stdout.includes(line) && words.includes(what), line);
+    }
+
+    const schema = await nibble(name, "--schema");
+    assertEquals([schema.code, schema.stderr], [0, ""]);
+    const { title, type, additionalProperties, properties } = JSON.parse(schema.stdout);
+    assertEquals([title, type, additionalProperties], [`nibble ${name}`, "object", false]);
+    const keys = Object.keys(properties).filter((key) => key !== "$schema");
+    assertEquals(keys, options.map(({ key }) => key));
+  });
+}
