@@ -80,6 +80,10 @@ class Batches {
   readonly steps: number;
   /** The most labels in a batch. */
   readonly mostTargets: number;
+  /** How many sequences the data set has. */
+  readonly sequences: number;
+  /** How many tokens they have. */
+  readonly dataTokens: number;
   readonly #sequences: readonly Sequence[];
   readonly #options: Required<Pick<TrainOptions, "accumulation" | "seed">>;
   /** How many steps each epoch has; the last one may be cut. */
@@ -105,6 +109,8 @@ class Batches {
     const tokens = sequences.reduce((sum, { ids }) => sum + ids.length, 0);
     const least = Math.min(LEAST_LENGTH, tokens);
     this.length = given ?? Math.min(contextLength, Math.max(longest, least));
+    this.sequences = sequences.length;
+    this.dataTokens = tokens;
     // A small set does not fill the rows of a batch: those that stay empty in every batch are left out.
     const full = Math.ceil(tokens / this.length);
     this.rows = Math.min(batchSize, full === 1 ? 1 : full + 1);
@@ -197,9 +203,14 @@ export class Trainer implements Disposable {
 
   /** What must be equal between a run and the checkpoint that it goes on from, as a text. */
   get identity(): string {
-    const { batchSize = 8, accumulation = 1, seed = 0 } = this.#options;
-    const { length } = this.#batches;
-    return JSON.stringify({ steps: this.steps, length, batchSize, accumulation, seed });
+    const { batchSize = 8, accumulation = 1, seed = 0, learningRate = 2e-4 } = this.#options;
+    const { schedule = "cosine", warmup = 0, betas = [0.9, 0.999], epsilon = 1e-8 } = this.#options;
+    const { weightDecay = 0, maxGradNorm = 1 } = this.#options;
+    const { length, sequences, dataTokens } = this.#batches;
+    return JSON.stringify({
+      ...{ steps: this.steps, length, batchSize, accumulation, seed, sequences, dataTokens },
+      ...{ learningRate, schedule, warmup, betas, epsilon, weightDecay, maxGradNorm },
+    });
   }
 
   /** The learning rate of the step after `done` steps. */
