@@ -95,6 +95,13 @@ export type {
 } from "./train/files/rope_config.ts";
 export { type GgufArray, GgufFile, type GgufScalar, type GgufValue } from "./train/files/gguf.ts";
 export { ggufTokenizer } from "./train/files/gguf_tokenizer.ts";
+export {
+  type GgufField,
+  type GgufNumber,
+  type GgufTensor,
+  type GgufWriteType,
+  writeGguf,
+} from "./train/files/gguf_write.ts";
 export { downloadModel, type DownloadOptions, type DownloadProgress } from "./train/files/hub.ts";
 export {
   openCheckpoint,
