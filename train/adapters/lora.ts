@@ -20,7 +20,14 @@ import {
   type LoraOptions,
 } from "./lora_options.ts";
 import { SavedModules, tensorsToSave } from "./saved_modules.ts";
-import { decompose, drawA, type LoraStart, peftName, rankAndScaling } from "./start.ts";
+import {
+  decompose,
+  drawA,
+  type LoraStart,
+  peftName,
+  rankAndScaling,
+  type TakenPart,
+} from "./start.ts";
 import { matchTargets } from "./targets.ts";
 
 /** Every LoRA on a model, merged ones included. */
@@ -51,6 +58,8 @@ export class Lora implements Adapter {
   readonly options: CompleteLora;
   /** Its branches, by the path of the layer. */
   readonly branches: ReadonlyMap<string, LoraBranch>;
+  /** @ignore By path, what was taken out of the layers' weights for A and B to begin with: see `decompose`. */
+  readonly parts: ReadonlyMap<string, TakenPart>;
   /** u32 [2], seed and step of the dropout masks. Null where dropout is 0. */
   readonly dropoutState: Tensor | null;
   /** Whether dropout is on. Whoever trains sets it, and unsets it. */
@@ -83,16 +92,17 @@ export class Lora implements Adapter {
     this.model = model;
     this.options = options;
     this.dropoutState = p > 0 ? device.keep(tensor(device, Uint32Array.of(seed >>> 0, 0))) : null;
-    for (const [path, weight] of start.residuals ?? []) {
+    this.parts = start.parts ?? new Map();
+    for (const [path, { rest }] of this.parts) {
       const layer = new Map(model.linearLayers()).get(path)!;
-      model.replaceLinear(path, new Linear(weight, layer.bias));
+      model.replaceLinear(path, new Linear(rest, layer.bias));
       this.#whole.set(path, layer);
     }
     const layers = new Map(model.linearLayers());
     const branches = new Map<string, LoraBranch>();
     for (const [site, path] of paths.entries()) {
       const layer = layers.get(path)!;
-      const branch = this.#branchOf(path, site, layer, start);
+      const branch = this.#branchOf(path, site, layer, start.weights);
       for (const [, own] of branch.tensors()) own.requiresGrad = true;
       layer.branch = branch;
       branches.set(path, branch);
@@ -103,15 +113,21 @@ export class Lora implements Adapter {
     model.adapters.add(this);
   }
 
-  #branchOf(path: string, site: number, layer: LinearLayer, { weights }: LoraStart): LoraBranch {
+  #branchOf(
+    path: string,
+    site: number,
+    layer: LinearLayer,
+    weights: LoraStart["weights"],
+  ): LoraBranch {
     const { device } = this.model;
     const { dropout: p, useDora } = this.options;
     const [outFeatures, inFeatures] = layer.shape;
     const { r, scaling } = rankAndScaling(path, this.options);
     const given = (name: string) => weights?.get(peftName(path, name));
-    const numbers = given("lora_A.weight") ?? drawA(this.options, site, r, inFeatures);
+    const part = this.parts.get(path);
+    const numbers = given("lora_A.weight") ?? part?.a ?? drawA(this.options, site, r, inFeatures);
     const a = device.keep(tensor(device, numbers, [r, inFeatures]));
-    const second = given("lora_B.weight");
+    const second = given("lora_B.weight") ?? part?.b;
     const shape = [outFeatures, r];
     const b = device.keep(second ? tensor(device, second, shape) : zeros(device, shape));
     const state = this.dropoutState;
@@ -327,8 +343,8 @@ export async function addDecomposed(
 ): Promise<Lora> {
   checkPlaces(model, paths);
   tensorsToSave(model, options.modulesToSave);
-  const start = await decompose(model, options, paths);
-  return new Lora(model, options, paths, { ...start, ...weights && { weights } });
+  const parts = await decompose(model, options, paths);
+  return new Lora(model, options, paths, { parts, weights });
 }
 
 /**

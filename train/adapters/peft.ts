@@ -11,6 +11,7 @@ import type { LanguageModel } from "../models/language_model.ts";
 import { addDecomposed, Lora } from "./lora.ts";
 import type { CompleteLora } from "./lora_options.ts";
 import { adapterConfigJson, parseAdapterConfig } from "./peft_config.ts";
+import { makePlain, plainOptions } from "./plain_lora.ts";
 import { tensorsToSave } from "./saved_modules.ts";
 import { peftName, rankAndScaling } from "./start.ts";
 import { matchTargets, selectTargets } from "./targets.ts";
@@ -22,6 +23,12 @@ const WEIGHTS = "adapter_model.safetensors";
 export interface SaveAdapterOptions {
   /** The model that it belongs to, a hub name or a folder, for PEFT's `AutoPeftModelForCausalLM`. */
   readonly baseModel?: string;
+  /**
+   * Write an adapter that began with a part of the model's weights (`init` "pissa" or "olora") as plain LoRA of twice the rank, as
+   * PEFT does with `path_initial_model_for_weight_conversion`: it needs the model alone, in any precision. By default it is so;
+   * `false` keeps the rank, and whoever loads the folder takes the weights apart again, PEFT in 32 bits.
+   */
+  readonly toPlainLora?: boolean;
 }
 
 /**
@@ -29,7 +36,7 @@ export interface SaveAdapterOptions {
  *
  * @param lora the adapter
  * @param folder where to; these two files in it are replaced, others are kept
- * @param options the base model's name
+ * @param options the base model's name, and the form
  * @throws {RangeError} if a weight is NaN or infinite
  * @throws {Error} if the folder cannot be written
  *
@@ -53,7 +60,7 @@ export interface SaveAdapterOptions {
 export async function saveAdapter(
   lora: Lora,
   folder: string,
-  { baseModel }: SaveAdapterOptions = {},
+  { baseModel, toPlainLora = true }: SaveAdapterOptions = {},
 ): Promise<void> {
   const read = [...lora.parameters()].map(async ([name, own]): Promise<[string, TensorData]> => {
     const data = await own.read() as Float32Array;
@@ -65,7 +72,10 @@ export async function saveAdapter(
     return [name, { dtype: "F32", shape: own.shape, data }];
   });
   const tensors = new Map(await Promise.all(read));
-  const config = adapterConfigJson(lora, baseModel ?? null);
+  const isPlain = lora.parts.size === 0 || toPlainLora;
+  if (isPlain) makePlain(tensors, lora.parts);
+  const options = lora.parts.size > 0 && isPlain ? plainOptions(lora.options) : lora.options;
+  const config = adapterConfigJson(lora, options, baseModel ?? null);
   await writeFolder(folder, async (draft) => {
     await writeWhole(`${draft}/${CONFIG}`, `${JSON.stringify(config, null, 2)}\n`);
     await writeSafetensors(`${draft}/${WEIGHTS}`, tensors);

@@ -197,9 +197,13 @@ function orNull<T>(list: T | readonly T[]): T | readonly T[] | null {
   return Array.isArray(list) && list.length === 0 ? null : list;
 }
 
-/** The adapter_config.json of an adapter: every key that PEFT writes, in PEFT's order. */
-export function adapterConfigJson(lora: Lora, baseModel: string | null): Json {
-  const { r, alpha, dropout, targetModules, rankPattern, alphaPattern, ...rest } = lora.options;
+/** The adapter_config.json of an adapter, as `options` describe it: every key that PEFT writes, in PEFT's order. */
+export function adapterConfigJson(
+  lora: Lora,
+  options: CompleteLora,
+  baseModel: string | null,
+): Json {
+  const { r, alpha, dropout, targetModules, rankPattern, alphaPattern, ...rest } = options;
   return {
     alora_invocation_tokens: null,
     alpha_pattern: alphaPattern,

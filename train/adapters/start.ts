@@ -20,8 +20,18 @@ const FIRST_STREAM = 0x6c6f7261;
 export interface LoraStart {
   /** A, B, magnitudes and whole modules by the names that PEFT saves them under. */
   readonly weights?: ReadonlyMap<string, Float32Array>;
-  /** By path, the weights that take the place of the layers' own, f32 [outFeatures, inFeatures]. */
-  readonly residuals?: ReadonlyMap<string, Tensor>;
+  /** What was taken out of the layers' weights. */
+  readonly parts?: ReadonlyMap<string, TakenPart>;
+}
+
+/** A part that was taken out of a layer's weight: `scaling · B · A`. */
+export interface TakenPart {
+  /** f32 [r, inFeatures]. */
+  readonly a: Float32Array;
+  /** f32 [outFeatures, r]. */
+  readonly b: Float32Array;
+  /** What is left, f32 [outFeatures, inFeatures]: it takes the place of the weight. */
+  readonly rest: Tensor;
 }
 
 /** The name that PEFT saves a tensor under, from its module's path and its own name; the path may be in the name. */
@@ -119,11 +129,10 @@ export async function decompose(
   model: LanguageModel,
   options: CompleteLora,
   paths: readonly string[],
-): Promise<Required<LoraStart>> {
+): Promise<Map<string, TakenPart>> {
   const layers = new Map(model.linearLayers());
   for (const path of paths) checkLayer(path, layers.get(path)!, options);
-  const weights = new Map<string, Float32Array>();
-  const residuals = new Map<string, Tensor>();
+  const parts = new Map<string, TakenPart>();
   try {
     for (const path of paths) {
       const layer = layers.get(path)!;
@@ -135,17 +144,15 @@ export async function decompose(
         : leadingColumns(w, rows, columns, r);
       const a = Float32Array.from(exact.a);
       const b = Float32Array.from(exact.b);
-      weights.set(peftName(path, "lora_A.weight"), a);
-      weights.set(peftName(path, "lora_B.weight"), b);
       const { device } = model;
       const rest = residualOf(w, { a, b }, rows, columns, scaling);
-      residuals.set(path, device.keep(tensor(device, rest, layer.shape)));
+      parts.set(path, { a, b, rest: device.keep(tensor(device, rest, layer.shape)) });
     }
   } catch (error) {
-    for (const own of residuals.values()) own.dispose();
+    for (const { rest } of parts.values()) rest.dispose();
     throw error;
   }
-  return { weights, residuals };
+  return parts;
 }
 
 function checkLayer(path: string, layer: LinearLayer, options: CompleteLora): void {

@@ -31,7 +31,7 @@ for (const init of ["pissa", "olora"] as const) {
     const before = await logits(model, ids);
     const weightOf = () => new Map(model.linearLayers()).get(PATH)!.dense();
     const original = await weightOf().read();
-    const lora = await addLora(model, { r: 4, alpha: 2, init, rankPattern: { q_proj: 3 } });
+    const lora = await addLora(model, { r: 4, alpha: 2, init, rankPattern: { "q_proj": 3 } });
     assertRelativeError(await logits(model, ids), before, 1e-5);
     const rest = await weightOf().read();
     const { a, b } = lora.branches.get(PATH)!;
@@ -55,12 +55,19 @@ for (const init of ["pissa", "olora"] as const) {
     assertEquals(await weightOf().read(), original);
   });
 
-  Deno.test(`init: "${init}": a saved folder, loaded, takes the weights apart again`, async () => {
+  Deno.test(`init: "${init}": saved as plain LoRA, or to be taken apart again`, async () => {
     const folder = `${GOLDEN}llama`;
     const ids = await goldenInts(folder, "input_ids");
     const model = await loadModel(device, folder);
     const plain = await logits(model, ids);
-    const lora = await addLora(model, { r: 4, init, useDora: init === "pissa", useRslora: true });
+    const lora = await addLora(model, {
+      r: 4,
+      init,
+      useDora: init === "pissa",
+      useRslora: init === "olora",
+      rankPattern: { "v_proj": 3 },
+      alphaPattern: { "up_proj": 5 },
+    });
     assertRelativeError(await logits(model, ids), plain, 1e-5);
     for (const { b } of lora.branches.values()) {
       const values = await b.read();
@@ -69,14 +76,24 @@ for (const init of ["pissa", "olora"] as const) {
     }
     const wanted = await logits(model, ids);
     assert(wanted.some((number, i) => Math.abs(number - plain[i]) > 0.01));
-    const saved = `${await Deno.makeTempDir()}/adapter`;
-    await saveAdapter(lora, saved);
-    const config = JSON.parse(await Deno.readTextFile(`${saved}/adapter_config.json`));
-    assertEquals(config.init_lora_weights, init);
+    const root = await Deno.makeTempDir();
+    await saveAdapter(lora, `${root}/as-begun`, { toPlainLora: false });
+    await saveAdapter(lora, `${root}/plain`);
     lora.remove();
     assertEquals(await logits(model, ids), plain);
-    await loadAdapter(model, saved);
-    assertRelativeError(await logits(model, ids), wanted, 1e-6);
+    for (const name of ["as-begun", "plain"]) {
+      const config = JSON.parse(await Deno.readTextFile(`${root}/${name}/adapter_config.json`));
+      const found = [config.r, config.init_lora_weights, config.rank_pattern];
+      const isPlain = name === "plain";
+      const pattern = { "v_proj": isPlain ? 6 : 3 };
+      assertEquals(found, [isPlain ? 8 : 4, isPlain ? true : init, pattern]);
+      const again = await loadAdapter(model, `${root}/${name}`);
+      assertRelativeError(await logits(model, ids), wanted, 1e-5);
+      if (isPlain) break;
+      // What was loaded can be made plain too.
+      await saveAdapter(again, `${root}/plain`);
+      again.remove();
+    }
     mergeAdapter(model);
     assertRelativeError(await logits(model, ids), wanted, 1e-5);
   });

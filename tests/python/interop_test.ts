@@ -1,0 +1,245 @@
+/**
+ * What nibble writes, transformers and PEFT load, and compute the same. NIBBLE_PYTHON names a Python with torch, transformers and
+ * peft, and bitsandbytes for 4 bits (.ci/run installs them); without it `python3` is tried. Where they are missing, it says so.
+ */
+// deno-lint-ignore-file no-console
+import { noGrad } from "../../core/autograd.ts";
+import { tensor } from "../../core/tensor.ts";
+import { addLora, mergeAdapter } from "../../train/adapters/lora.ts";
+import type { DecomposedLoraOptions, LoraOptions } from "../../train/adapters/lora_options.ts";
+import { mergeAdapterFourBit } from "../../train/adapters/merge_four_bit.ts";
+import { saveAdapter, type SaveAdapterOptions } from "../../train/adapters/peft.ts";
+import type { LanguageModel } from "../../train/models/language_model.ts";
+import { loadModel, type LoadOptions } from "../../train/models/load.ts";
+import { saveModel, type SaveModelOptions } from "../../train/models/save.ts";
+import { assert, assertEquals, relativeError } from "../assert.ts";
+import { device, randomNumbers } from "../device.ts";
+
+const GOLDEN = new URL("../golden/", import.meta.url).pathname;
+const SCRIPT = new URL("logits.py", import.meta.url).pathname;
+
+/** Ids that every golden model has. */
+const ROWS = [0, 1].map((row) =>
+  Array.from({ length: 24 }, (_, i) => (31 * i + 7 * row + 3) % 256)
+);
+
+/** An adapter that is written, loaded in Python, and compared. */
+interface AdapterCase {
+  readonly base: string;
+  readonly options: LoraOptions | DecomposedLoraOptions;
+  readonly save?: SaveAdapterOptions;
+  /** Of the largest logit: 1e-5 where nothing else is said. */
+  readonly bound?: number;
+}
+
+const ADAPTERS: Readonly<Record<string, AdapterCase>> = {
+  "LoRA": { base: "llama", options: { r: 4, alpha: 8, targetModules: ["q_proj", "v_proj"] } },
+  "LoRA on all layers, with patterns": {
+    base: "llama-tied",
+    options: {
+      r: 4,
+      alpha: 6,
+      useRslora: true,
+      dropout: 0.1,
+      rankPattern: { down_proj: 2, "layers.1.self_attn.q_proj": 7 },
+      alphaPattern: { "mlp.*": 3 },
+    },
+  },
+  "LoRA by a regular expression": {
+    base: "qwen2",
+    options: {
+      r: 3,
+      targetModules: String.raw`model\.layers\.\d+\.(self_attn\.[qk]|mlp\.up)_proj`,
+    },
+  },
+  "LoRA in some blocks, with layers left out": {
+    base: "llama",
+    options: {
+      r: 2,
+      layersToTransform: [1],
+      layersPattern: ["layers"],
+      excludeModules: ["o_proj", "gate_proj"],
+    },
+  },
+  "LoRA with whole modules": {
+    base: "llama",
+    options: {
+      r: 2,
+      targetModules: ["q_proj", "up_proj"],
+      modulesToSave: ["embed_tokens", "lm_head", "norm"],
+    },
+  },
+  "DoRA": { base: "qwen2", options: { r: 4, alpha: 8, useDora: true } },
+  "DoRA from Gaussian numbers": {
+    base: "llama",
+    options: { r: 4, useDora: true, init: "gaussian", targetModules: ["v_proj", "down_proj"] },
+  },
+  "LoRA on GPT-2": { base: "gpt2", options: { r: 3, modulesToSave: ["ln_f"] } },
+  "DoRA on GPT-2": {
+    base: "gpt2",
+    options: { r: 3, useDora: true, targetModules: ["c_attn", "c_fc"], layersToTransform: [0] },
+  },
+  "PiSSA on GPT-2": { base: "gpt2", options: { r: 3, init: "pissa", targetModules: ["c_attn"] } },
+  "PiSSA": { base: "llama", options: { r: 4, alpha: 8, init: "pissa" } },
+  "OLoRA": { base: "llama", options: { r: 4, alpha: 2, useRslora: true, init: "olora" } },
+  "PiSSA, taken apart in PEFT": {
+    base: "llama",
+    options: { r: 4, alpha: 8, init: "pissa" },
+    save: { toPlainLora: false },
+    // PEFT's decomposition is in 32 bits, and singular vectors are as exact as singular values are apart.
+    bound: 1e-4,
+  },
+  "OLoRA, taken apart in PEFT": {
+    base: "llama",
+    options: { r: 4, alpha: 2, init: "olora" },
+    save: { toPlainLora: false },
+  },
+};
+
+/** A model that is written, loaded in Python, and compared. */
+interface ModelCase {
+  /** "llama" where nothing else is said. */
+  readonly base?: string;
+  readonly load?: LoadOptions;
+  readonly save?: SaveModelOptions;
+  /** What is done with it, an adapter on it, before it is saved. */
+  readonly merge?: (model: LanguageModel) => unknown;
+  /** Whether Python needs bitsandbytes. */
+  readonly fourBit?: boolean;
+}
+
+const MODELS: Readonly<Record<string, ModelCase>> = {
+  "a merged model": { merge: mergeAdapter },
+  "a merged GPT-2": { base: "gpt2", merge: mergeAdapter },
+  "a merged 4-bit model, decoded": {
+    load: { quantize: "nf4" },
+    save: { dequantize: true },
+    merge: mergeAdapter,
+  },
+  "a model in NF4, double quantization": {
+    load: { quantize: "nf4", doubleQuant: true },
+    fourBit: true,
+  },
+  // In blocks of 64, as wide as the model: where blocks are cut by rows, bitsandbytes 0.50.2 decodes wrongly on CPUs, its own too.
+  "a model in FP4": { load: { quantize: "fp4" }, fourBit: true },
+  "a model merged into NF4": {
+    merge: (model) => mergeAdapterFourBit(model, { type: "nf4", doubleQuant: true }),
+    fourBit: true,
+  },
+};
+
+const decoder = new TextDecoder();
+
+async function python(...args: string[]): Promise<{ code: number; text: string }> {
+  const command = Deno.env.get("NIBBLE_PYTHON") || "python3";
+  try {
+    const { code, stdout, stderr } = await new Deno.Command(command, {
+      args,
+      // Nothing is to be fetched: every model is on this disk.
+      env: { HF_HUB_OFFLINE: "1", TRANSFORMERS_OFFLINE: "1", CUDA_VISIBLE_DEVICES: "" },
+      stdin: "null",
+    }).output();
+    return { code, text: decoder.decode(code === 0 ? stdout : stderr).trim() };
+  } catch (error) {
+    return { code: -1, text: (error as Error).message };
+  }
+}
+
+/** Why Python cannot be asked, or null. */
+async function lacking(modules: string): Promise<string | null> {
+  const { code, text } = await python("-c", `import ${modules}`);
+  return code === 0 ? null : text.split("\n").at(-1) ?? "it failed";
+}
+
+async function logitsHere(model: LanguageModel): Promise<Float32Array> {
+  const ids = tensor(device, Int32Array.from(ROWS.flat()), [ROWS.length, ROWS[0].length]);
+  return await noGrad(() => model.forward(ids)).read() as Float32Array;
+}
+
+/** Numbers like those that training leaves, in everything that an adapter trains. */
+async function pretendTraining(model: LanguageModel): Promise<void> {
+  let seed = 11;
+  for (const [, own] of [...model.parameters()]) {
+    const numbers = await own.read();
+    const noise = randomNumbers(own.size, seed++, 0.05);
+    device.write(own, Float32Array.from(noise, (value, i) => numbers[i] + value));
+  }
+}
+
+/** A folder that was written, and what nibble computes with it. */
+interface Job {
+  readonly name: string;
+  readonly model: string;
+  readonly adapter: string | null;
+  readonly out: string;
+  readonly wanted: Float32Array;
+  readonly bound: number;
+}
+
+async function writeAdapter(
+  root: string,
+  name: string,
+  { base, options, save, bound = 1e-5 }: AdapterCase,
+): Promise<Job> {
+  const model = await loadModel(device, `${GOLDEN}${base}`);
+  const lora = await addLora(model, options as DecomposedLoraOptions);
+  await pretendTraining(model);
+  const adapter = `${root}/${name}`;
+  await saveAdapter(lora, adapter, { ...save, baseModel: base });
+  const wanted = await logitsHere(model);
+  model.dispose();
+  return { name, model: `${GOLDEN}${base}`, adapter, out: `${adapter}.f32`, wanted, bound };
+}
+
+async function writeModel(
+  root: string,
+  name: string,
+  { base = "llama", load, save, merge }: ModelCase,
+): Promise<Job> {
+  const model = await loadModel(device, `${GOLDEN}${base}`, load);
+  if (merge) {
+    addLora(model, { r: 4, useDora: true });
+    await pretendTraining(model);
+    await merge(model);
+  }
+  const folder = `${root}/${name}`;
+  await saveModel(model, folder, save);
+  const wanted = await logitsHere(model);
+  model.dispose();
+  return { name, model: folder, adapter: null, out: `${folder}.f32`, wanted, bound: 1e-5 };
+}
+
+Deno.test("transformers and PEFT compute with nibble's folders what nibble does", async (t) => {
+  const reason = await lacking("torch, transformers, peft");
+  if (reason) return console.log(`skipped: torch, transformers and peft are wanted (${reason})`);
+  const noFourBit = await lacking("bitsandbytes");
+  if (noFourBit) console.log(`skipped: 4-bit folders, as bitsandbytes is wanted (${noFourBit})`);
+  const root = await Deno.makeTempDir();
+  try {
+    const jobs: Job[] = [];
+    for (const [name, own] of Object.entries(ADAPTERS)) {
+      jobs.push(await writeAdapter(root, name, own));
+    }
+    for (const [name, own] of Object.entries(MODELS)) {
+      if (!own.fourBit || !noFourBit) jobs.push(await writeModel(root, name, own));
+    }
+    const plan = { ids: ROWS, jobs: jobs.map(({ wanted: _, ...job }) => job) };
+    await Deno.writeTextFile(`${root}/jobs.json`, JSON.stringify(plan));
+    const { code, text } = await python(SCRIPT, `${root}/jobs.json`);
+    assertEquals(code, 0, text);
+    console.log(text.split("\n").at(-1));
+    for (const { name, out, wanted, bound } of jobs) {
+      await t.step(name, async () => {
+        const fault = await Deno.readTextFile(`${out}.error`).catch(() => null);
+        assert(fault === null, fault ?? "");
+        const found = new Float32Array((await Deno.readFile(out)).buffer);
+        assertEquals(found.length, wanted.length);
+        const error = relativeError(wanted, found);
+        console.log(`${error.toExponential(1)} of the largest logit`);
+        assert(error <= bound, `relative error ${error}, allowed ${bound}`);
+      });
+    }
+  } finally {
+    await Deno.remove(root, { recursive: true });
+  }
+});
