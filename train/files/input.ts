@@ -3,6 +3,10 @@
  *
  * @module
  */
+import { checkDepth } from "./json_text.ts";
+
+/** The longest JSON: the largest tokenizer.json have 35 MB. */
+const LONGEST = 1 << 26;
 
 /**
  * The text of a file.
@@ -22,14 +26,23 @@ export async function readTextOf(path: string, what: string): Promise<string> {
  * The object in a JSON file.
  *
  * @param what What the file is for, as errors name it: "the model's configuration".
+ * @param check Throws what else is wrong with the text.
  * @throws {Error} if the file is missing or cannot be read.
  * @throws {SyntaxError} if it does not hold a JSON object.
+ * @throws {RangeError} if it is longer than such files are.
  */
-export async function readJsonOf(path: string, what: string): Promise<Record<string, unknown>> {
+export async function readJsonOf(
+  path: string,
+  what: string,
+  check: (text: string) => void = () => {},
+): Promise<Record<string, unknown>> {
+  await checkLength(path, what);
   const text = await readTextOf(path, what);
   let value: unknown;
   try {
+    checkDepth(text);
     value = JSON.parse(text);
+    check(text);
   } catch (error) {
     throw new SyntaxError(
       `Cannot read ${what} "${path}": it is not valid JSON (${(error as Error).message})`,
@@ -40,6 +53,20 @@ export async function readJsonOf(path: string, what: string): Promise<Record<str
     throw new SyntaxError(`Cannot read ${what} "${path}": it holds ${found}, wanted a JSON object`);
   }
   return value as Record<string, unknown>;
+}
+
+/** Throws if a file is longer than any JSON that a model has. */
+async function checkLength(path: string, what: string): Promise<void> {
+  let size = 0;
+  try {
+    size = (await Deno.stat(path)).size;
+  } catch {
+    // Reading it says what is wrong.
+  }
+  if (size <= LONGEST) return;
+  throw new RangeError(
+    `Cannot read ${what} "${path}": it has ${size} bytes, wanted at most ${LONGEST}`,
+  );
 }
 
 /** The error for a file that could not be opened or read. */

@@ -1,23 +1,16 @@
 /**
- * Safetensors files and checkpoints, read tensor by tensor and written with the byte layout of the safetensors library
- * (github.com/huggingface/safetensors, `safetensors/src/tensor.rs`).
+ * Safetensors files and checkpoints, read tensor by tensor.
  *
  * @module
  */
-import { showShape } from "../../core/shape.ts";
+import { sizeOf } from "../../core/shape.ts";
+import { FLOATS } from "./floats.ts";
 import { readFault, readJsonOf } from "./input.ts";
-import { replaceFile } from "./output.ts";
-import {
-  bytesOf,
-  DTYPES,
-  fill,
-  type Header,
-  known,
-  readHeader,
-  type TensorEntry,
-} from "./safetensors_header.ts";
+import { brief, members } from "./json_text.ts";
+import { fill, type Header, readHeader, type TensorEntry } from "./safetensors_header.ts";
 
 export type { TensorEntry };
+export { type TensorData, writeSafetensors } from "./safetensors_write.ts";
 
 /** Named tensors on disk: one safetensors file, or the shards of a checkpoint seen as one. */
 export interface TensorSource extends Disposable {
@@ -27,18 +20,13 @@ export interface TensorSource extends Disposable {
   read(name: string): Promise<Uint8Array<ArrayBuffer>>;
   /** A floating-point tensor (F32, F16, BF16, F64) as f32. Throws a TypeError for other dtypes. */
   readFloats(name: string): Promise<Float32Array<ArrayBuffer>>;
+  /**
+   * The same, at most so many numbers at a time, each piece overwritten by the next: for tensors that shall not be in memory whole.
+   * Without it they are.
+   */
+  floatPieces?(name: string, most: number): Iterable<Float32Array<ArrayBuffer>>;
   /** Closes the files. */
   close(): void;
-}
-
-/** A tensor to write. */
-export interface TensorData {
-  /** As the format spells it: "F32", "BF16", "U8". */
-  readonly dtype: string;
-  /** Lengths of the axes; empty for a scalar. */
-  readonly shape: readonly number[];
-  /** Little-endian, row-major and as long as dtype and shape say. */
-  readonly data: ArrayBufferView;
 }
 
 /**
@@ -104,16 +92,19 @@ export class SafetensorsFile implements TensorSource {
   read(name: string): Promise<Uint8Array<ArrayBuffer>> {
     return Promise.try(() => {
       const { begin, end } = entryOf(this.entries, name, this.path);
-      const bytes = new Uint8Array(end - begin);
-      // Seek and read without a pause between, so that reads started together cannot take each other's place.
-      this.#file.seekSync(this.#start + begin, Deno.SeekMode.Start);
-      if (!fill(this.#file, bytes)) {
-        throw new RangeError(
-          `Cannot read "${name}" in "${this.path}": the file became shorter; it is being written?`,
-        );
-      }
+      const bytes = allocate(Uint8Array, end - begin, name, this.path);
+      this.#fill(name, begin, bytes);
       return bytes;
     });
+  }
+
+  #fill(name: string, from: number, bytes: Uint8Array): void {
+    // Seek and read without a pause between, so that reads started together cannot take each other's place.
+    this.#file.seekSync(this.#start + from, Deno.SeekMode.Start);
+    if (fill(this.#file, bytes)) return;
+    throw new RangeError(
+      `Cannot read ${brief(name)} in "${this.path}": the file became shorter; it is being written?`,
+    );
   }
 
   /**
@@ -122,16 +113,46 @@ export class SafetensorsFile implements TensorSource {
    * @throws {RangeError} for an unknown name.
    * @throws {TypeError} for another dtype.
    */
-  async readFloats(name: string): Promise<Float32Array<ArrayBuffer>> {
-    const { dtype } = entryOf(this.entries, name, this.path);
-    if (!FLOATS.has(dtype)) {
+  readFloats(name: string): Promise<Float32Array<ArrayBuffer>> {
+    return Promise.try(() => {
+      const { shape } = entryOf(this.entries, name, this.path);
+      const numbers = allocate(Float32Array, sizeOf(shape), name, this.path);
+      let at = 0;
+      for (const piece of this.floatPieces(name, LARGEST_PIECE)) {
+        numbers.set(piece, at);
+        at += piece.length;
+      }
+      return numbers;
+    });
+  }
+
+  /**
+   * A tensor of F32, F16, BF16 or F64 as f32, so many numbers at a time: a piece is overwritten by the next one.
+   *
+   * @throws {RangeError} for an unknown name.
+   * @throws {TypeError} for another dtype.
+   */
+  *floatPieces(name: string, most: number): Generator<Float32Array<ArrayBuffer>> {
+    const { dtype, shape, begin } = entryOf(this.entries, name, this.path);
+    const widen = FLOATS.get(dtype);
+    if (!widen) {
       throw new TypeError(
-        `Cannot read "${name}" in "${this.path}" as floats: it holds ${dtype}, wanted ${
+        `Cannot read ${brief(name)} in "${this.path}" as floats: it holds ${dtype}, wanted ${
           [...FLOATS.keys()].join(", ")
         }`,
       );
     }
-    return FLOATS.get(dtype)!((await this.read(name)).buffer);
+    const size = sizeOf(shape);
+    const numbers = new Float32Array(Math.min(most, size));
+    const stored = new Uint8Array(numbers.length * widen.bytes);
+    for (let at = 0; at < size; at += numbers.length) {
+      const count = Math.min(numbers.length, size - at);
+      const piece = numbers.subarray(0, count);
+      const bytes = stored.subarray(0, count * widen.bytes);
+      this.#fill(name, begin + at * widen.bytes, bytes);
+      widen.to(bytes, piece);
+      yield piece;
+    }
   }
 
   /** Closes the file. */
@@ -145,16 +166,22 @@ export class SafetensorsFile implements TensorSource {
   }
 }
 
-const FLOATS: ReadonlyMap<string, (bytes: ArrayBuffer) => Float32Array<ArrayBuffer>> = new Map([
-  ["F32", (bytes) => new Float32Array(bytes)],
-  ["F16", (bytes) => new Float32Array(new Float16Array(bytes))],
-  ["BF16", (bytes) => {
-    const bits = new Uint32Array(bytes.byteLength / 2);
-    new Uint16Array(bytes).forEach((half, i) => bits[i] = half << 16);
-    return new Float32Array(bits.buffer);
-  }],
-  ["F64", (bytes) => new Float32Array(new Float64Array(bytes))],
-]);
+/** Numbers converted at a time by `readFloats`. */
+const LARGEST_PIECE = 1 << 20;
+
+/** Memory for a tensor; where there is not enough, an error that says whose. */
+function allocate<T>(Type: new (length: number) => T, length: number, name: string, path: string) {
+  try {
+    return new Type(length);
+  } catch (error) {
+    throw new RangeError(
+      `Cannot read ${brief(name)} in "${path}": it has ${length} ${
+        Type.name === "Uint8Array" ? "bytes" : "numbers"
+      }, more than there is memory for; load it on a larger machine`,
+      { cause: error },
+    );
+  }
+}
 
 function entryOf(
   entries: ReadonlyMap<string, TensorEntry>,
@@ -163,76 +190,10 @@ function entryOf(
 ): TensorEntry {
   const entry = entries.get(name);
   if (entry) return entry;
-  const some = [...entries.keys()].slice(0, 5).map((key) => `"${key}"`).join(", ");
+  const some = [...entries.keys()].slice(0, 5).map((key) => brief(key)).join(", ");
   throw new RangeError(
-    `Cannot read "${name}": "${path}" has ${entries.size} tensors, such as ${some || "none"}`,
+    `Cannot read ${brief(name)}: "${path}" has ${entries.size} tensors, such as ${some || "none"}`,
   );
-}
-
-/**
- * Writes a safetensors file whole (temporary name, then rename). The same tensors and metadata give the same bytes, whatever
- * the order of the map, and those are the bytes of the safetensors library.
- *
- * @throws {TypeError} if a dtype is unknown.
- * @throws {RangeError} if a tensor's bytes do not fit its shape.
- * @throws {Error} if the file cannot be written.
- *
- * @example A file that Python opens with `safetensors.torch.load_file`
- * ```ts
- * import { writeSafetensors } from "@nibble/nibble";
- *
- * const data = new Float32Array(6);
- * const path = `${await Deno.makeTempDir()}/zeros.safetensors`;
- * await writeSafetensors(path, new Map([["zeros", { dtype: "F32", shape: [2, 3], data }]]));
- * ```
- */
-export async function writeSafetensors(
-  path: string,
-  tensors: ReadonlyMap<string, TensorData>,
-  metadata: Readonly<Record<string, string>> = { format: "pt" },
-): Promise<void> {
-  const sorted = [...tensors].sort(([a, one], [b, other]) =>
-    DTYPES.indexOf(other.dtype) - DTYPES.indexOf(one.dtype) || (a < b ? -1 : a > b ? 1 : 0)
-  );
-  const entries: [string, unknown][] = [["__metadata__", metadata]];
-  let end = 0;
-  for (const [name, { dtype, shape, data }] of sorted) {
-    const wanted = bytesOf(dtype, shape);
-    if (wanted === null) {
-      throw new TypeError(
-        `Cannot write "${name}" to "${path}": the dtype "${dtype}" is not one of ${known()}`,
-      );
-    }
-    if (data.byteLength !== wanted) {
-      throw new RangeError(
-        `Cannot write "${name}" to "${path}": it has ${data.byteLength} bytes, but ${dtype} ${
-          showShape(shape)
-        } takes ${wanted}`,
-      );
-    }
-    entries.push([name, { dtype, shape, data_offsets: [end, end += wanted] }]);
-  }
-  // Assembled by hand: an object would move keys such as "0" to the front.
-  const fields = entries.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`);
-  const json = new TextEncoder().encode(`{${fields.join(",")}}`);
-  const header = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
-  new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);
-  header.set(json, 8);
-  await replaceFile(path, async (temporary) => {
-    try {
-      using file = await Deno.open(temporary, { write: true, create: true, truncate: true });
-      writeAll(file, header);
-      for (const [, { data }] of sorted) {
-        writeAll(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-      }
-    } catch (error) {
-      throw new Error(`Cannot write "${path}": ${(error as Error).message}`, { cause: error });
-    }
-  });
-}
-
-function writeAll(file: Deno.FsFile, bytes: Uint8Array): void {
-  for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
 }
 
 /** The shards of a checkpoint as one source. */
@@ -246,6 +207,14 @@ class Shards implements TensorSource {
     const entries = new Map<string, TensorEntry>();
     for (const file of files) {
       for (const [name, entry] of file.entries) {
+        const other = this.#fileOf.get(name);
+        if (other) {
+          throw new RangeError(
+            `Cannot open the model in "${path}": ${
+              brief(name)
+            } is in "${other.path}" and in "${file.path}", wanted each tensor once`,
+          );
+        }
         entries.set(name, entry);
         this.#fileOf.set(name, file);
       }
@@ -263,6 +232,11 @@ class Shards implements TensorSource {
   async readFloats(name: string): Promise<Float32Array<ArrayBuffer>> {
     entryOf(this.entries, name, this.#path);
     return await this.#fileOf.get(name)!.readFloats(name);
+  }
+
+  floatPieces(name: string, most: number): Iterable<Float32Array<ArrayBuffer>> {
+    entryOf(this.entries, name, this.#path);
+    return this.#fileOf.get(name)!.floatPieces(name, most);
   }
 
   close(): void {
@@ -311,30 +285,46 @@ export async function openCheckpoint(folder: string): Promise<TensorSource> {
       : "there is no such folder";
     throw new Error(`Cannot open the model in "${folder}": ${reason}; check the path`);
   }
-  const index = await readJsonOf(path, "the list of shards");
-  const map = Object.entries(Object(index.weight_map)) as [string, unknown][];
-  // A shard lies in the folder itself: an index must not lead anywhere else.
-  const bad = map.find(([, file]) => typeof file !== "string" || /[/\\]|^\.\.?$/.test(file));
-  if (map.length === 0 || bad) {
-    throw new SyntaxError(
-      `Cannot read the list of shards "${path}": ${
-        bad ? `"${bad[0]}" lies in ${JSON.stringify(bad[1])}` : "its weight_map names no tensor"
-      }, wanted {"weight_map": {tensor: file name}}`,
-    );
-  }
   const files = new Map<string, SafetensorsFile>();
   try {
-    for (const [tensor, name] of map as [string, string][]) {
+    for (const [tensor, name] of await readIndex(path)) {
       if (!files.has(name)) files.set(name, await SafetensorsFile.open(`${folder}/${name}`));
       if (!files.get(name)!.entries.has(tensor)) {
         throw new RangeError(
-          `Cannot open the model in "${folder}": "${name}" lacks "${tensor}", which the index places there`,
+          `Cannot open the model in "${folder}": "${name}" lacks ${
+            brief(tensor)
+          }, which the index places there`,
         );
       }
     }
+    return new Shards(folder, [...files.values()]);
   } catch (error) {
     for (const file of files.values()) file.close();
     throw error;
   }
-  return new Shards(folder, [...files.values()]);
+}
+
+/** The longest name of a file on any common file system, in bytes or characters. */
+const LONGEST_NAME = 255;
+
+/** Which file a tensor is in, as an index says. */
+async function readIndex(path: string): Promise<[tensor: string, file: string][]> {
+  const index = await readJsonOf(path, "the list of shards", (text) => {
+    for (const [key, value] of members(text)) {
+      if (key === "weight_map" && value.startsWith("{")) { for (const _ of members(value)); }
+    }
+  });
+  const map = index.weight_map;
+  const isMap = typeof map === "object" && map !== null && !Array.isArray(map);
+  const all = isMap ? Object.entries(map) : [];
+  // A shard lies in the folder itself: an index must not lead anywhere else.
+  const bad = all.find(([, file]) =>
+    typeof file !== "string" || /[/\\:\0]|^\.{0,2}$/.test(file) || file.length > LONGEST_NAME
+  );
+  if (all.length > 0 && !bad) return all;
+  throw new SyntaxError(
+    `Cannot read the list of shards "${path}": ${
+      bad ? `${brief(bad[0])} lies in ${brief(bad[1])}` : "its weight_map names no tensor"
+    }, wanted {"weight_map": {tensor: file name}}`,
+  );
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import { showShape, sizeOf } from "../../core/shape.ts";
+import { brief, members } from "./json_text.ts";
 
 /** Where a tensor lies: `begin` and `end` are bytes after the header, as in the file. */
 export interface TensorEntry {
@@ -45,8 +46,20 @@ const BITS: ReadonlyMap<string, number> = new Map([
 /** The dtypes, in that order. */
 export const DTYPES: readonly string[] = [...BITS.keys()];
 
-/** The library's own limit on a header, so that a corrupt length cannot ask for gigabytes. */
-const MAX_HEADER = 100_000_000;
+/**
+ * The longest header. The library allows 100 MB, but the text and what it says would take several times that before anything could
+ * be refused.
+ */
+const MAX_HEADER = 1 << 24;
+
+/** The most tensors of a file: the largest models have fewer in all their shards. */
+const MOST_TENSORS = 100_000;
+
+/** The most entries of `__metadata__`. */
+const MOST_METADATA = 10_000;
+
+/** The most axes of a tensor, as in PyTorch. */
+const MOST_AXES = 64;
 
 /** The bytes of a tensor, or null for a dtype that the format does not have. */
 export function bytesOf(dtype: string, shape: readonly number[]): number | null {
@@ -84,61 +97,131 @@ export function readHeader(path: string, file: Deno.FsFile, size: number): Heade
     );
   }
   const start = 8 + Number(length);
-  const bytes = new Uint8Array(Number(length));
-  if (start > size || !fill(file, bytes)) {
+  // Before memory is taken: a file of nine bytes must not cost 16 MB.
+  const bytes = start > size ? null : new Uint8Array(Number(length));
+  if (!bytes || !fill(file, bytes)) {
     throw new RangeError(
       `Cannot read "${path}": its header should end at byte ${start}, but the file ends at ${size}; fetch it again`,
     );
   }
-  let json: unknown;
-  try {
-    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw new SyntaxError(
-      `Cannot read "${path}": its header is not valid JSON (${(error as Error).message})`,
-    );
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new SyntaxError(`Cannot read "${path}": its header is not a JSON object`);
-  }
   const entries = new Map<string, TensorEntry>();
   let metadata: Record<string, string> = {};
-  for (const [name, value] of Object.entries(json)) {
-    if (name === "__metadata__") metadata = value ?? {};
-    else entries.set(name, checkEntry(path, name, value));
+  for (const [name, value] of headerMembers(path, bytes)) {
+    if (name === "__metadata__") metadata = readMetadata(path, value);
+    else entries.set(name, checkEntry(path, name, value, size - start));
+    if (entries.size > MOST_TENSORS) {
+      throw new RangeError(
+        `Cannot read "${path}": its header has more than ${MOST_TENSORS} tensors, wanted fewer; split it into shards`,
+      );
+    }
   }
   checkExtent(path, entries, size - start);
   return { entries, metadata, start };
+}
+
+function* headerMembers(path: string, bytes: Uint8Array): Generator<[string, string]> {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new SyntaxError(`Cannot read "${path}": its header is not UTF-8; fetch it again`);
+  }
+  if (/^[ \t\n\r]*[^ \t\n\r{]/.test(text)) {
+    throw new SyntaxError(
+      `Cannot read "${path}": its header is not a JSON object, but begins ${brief(text, 20)}`,
+    );
+  }
+  yield* parsing(`Cannot read "${path}": its header is not valid JSON`, members(text));
+}
+
+/** The members, with what is wrong with the text told after `begin`. */
+function* parsing(
+  begin: string,
+  list: Generator<[string, string]>,
+): Generator<[string, string]> {
+  while (true) {
+    let next;
+    try {
+      next = list.next();
+    } catch (error) {
+      throw new SyntaxError(`${begin} (${(error as Error).message})`);
+    }
+    if (next.done) return;
+    yield next.value;
+  }
+}
+
+/** A value, or undefined where the text is no JSON. */
+function valueOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function readMetadata(path: string, text: string): Record<string, string> {
+  const metadata: Record<string, string> = {};
+  if (text.trim() === "null") return metadata;
+  const begin = `Cannot read "${path}": its __metadata__`;
+  let count = 0;
+  for (const [key, own] of parsing(`${begin} is not an object of texts`, members(text))) {
+    const value = valueOf(own);
+    if (typeof value !== "string") {
+      throw new SyntaxError(`${begin} has ${brief(own)} as ${brief(key)}, wanted a text`);
+    }
+    if (++count > MOST_METADATA) {
+      throw new RangeError(`${begin} has more than ${MOST_METADATA} entries, wanted fewer`);
+    }
+    // Not by assignment, which would take "__proto__" for something else.
+    Object.defineProperty(metadata, key, { value, enumerable: true, writable: true });
+  }
+  return metadata;
 }
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-function checkEntry(path: string, name: string, value: unknown): TensorEntry {
-  const { dtype, shape, data_offsets: offsets } = Object(value);
+function checkEntry(path: string, name: string, text: string, available: number): TensorEntry {
+  const begins = `Cannot read ${brief(name)} in "${path}":`;
+  const wants = 'wanted {"dtype", "shape", "data_offsets": [begin, end]}';
+  const fields = new Map<string, unknown>();
+  // Checked by its first character, so that a number or a list is shown as it is.
+  if (text.startsWith("{")) {
+    for (
+      const [field, value] of parsing(`${begins} its header entry is not valid`, members(text))
+    ) {
+      fields.set(field, valueOf(value));
+    }
+  }
+  const [dtype, shape, offsets] = ["dtype", "shape", "data_offsets"].map((own) => fields.get(own));
   if (
     typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(isCount) ||
     !Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)
   ) {
-    throw new SyntaxError(
-      `Cannot read "${name}" in "${path}": its header entry is ${
-        JSON.stringify(value)
-      }, wanted {"dtype", "shape", "data_offsets": [begin, end]}`,
-    );
+    const found = text.length > 200 ? `${text.slice(0, 200)}…` : text;
+    throw new SyntaxError(`${begins} its header entry is ${found}, ${wants}`);
+  }
+  if (shape.length > MOST_AXES) {
+    throw new RangeError(`${begins} it has ${shape.length} axes, wanted at most ${MOST_AXES}`);
   }
   const [begin, end] = offsets as number[];
   const wanted = bytesOf(dtype, shape);
   if (wanted === null) {
-    throw new SyntaxError(
-      `Cannot read "${name}" in "${path}": the dtype "${dtype}" is not one of ${known()}`,
-    );
+    throw new SyntaxError(`${begins} the dtype ${brief(dtype)} is not one of ${known()}`);
   }
   if (end - begin !== wanted) {
+    const takes = Number.isSafeInteger(wanted)
+      ? `takes ${wanted}`
+      : "does not take a whole number of bytes below 2^53";
     throw new RangeError(
-      `Cannot read "${name}" in "${path}": it has ${end - begin} bytes, but ${dtype} ${
-        showShape(shape)
-      } takes ${wanted}`,
+      `${begins} it has ${end - begin} bytes, but ${dtype} ${showShape(shape)} ${takes}`,
+    );
+  }
+  if (end > available) {
+    throw new RangeError(
+      `${begins} it ends at byte ${end} of the data, but the file has ${available}; fetch it again`,
     );
   }
   return { dtype, shape, begin, end };
@@ -153,14 +236,11 @@ function checkExtent(
   const sorted = [...entries].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
   let at = 0;
   for (const [name, { begin, end }] of sorted) {
-    if (end > available) {
-      throw new RangeError(
-        `Cannot read "${name}" in "${path}": it ends at byte ${end} of the data, but the file has ${available}; fetch it again`,
-      );
-    }
     if (begin !== at) {
       throw new RangeError(
-        `Cannot read "${name}" in "${path}": it begins at byte ${begin} of the data, wanted ${at}, where the tensor before it ends`,
+        `Cannot read ${
+          brief(name)
+        } in "${path}": it begins at byte ${begin} of the data, wanted ${at}, where the tensor before it ends`,
       );
     }
     at = end;
