@@ -119,7 +119,17 @@ export {
   type TokenizerConfigs,
 } from "./train/files/tokenizer.ts";
 export { type BpeOptions, type BpeTokenizerJson, trainBpe } from "./train/data/bpe.ts";
+export { tokenizeChat, type TokenizeChatOptions, turnEnd } from "./train/data/chat.ts";
 export {
+  type ChatMessage,
+  type ChatOptions,
+  type Conversation,
+  encodeChat,
+  renderChat,
+  type RenderChatOptions,
+} from "./train/data/chat_template.ts";
+export {
+  type ChatFields,
   type Example,
   type ExampleFields,
   readJsonl,

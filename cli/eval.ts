@@ -1,7 +1,8 @@
 /** `nibble eval`: perplexity on a text, or accuracy on examples. */
 import { z } from "zod";
 import { openDevice } from "../core/device.ts";
-import { readJsonl, readText, tokenizeExamples } from "../train/data/dataset.ts";
+import { toSequences } from "../train/data/batches.ts";
+import { readJsonl, readText } from "../train/data/dataset.ts";
 import { evaluateAccuracy } from "../train/eval/accuracy.ts";
 import { evaluatePerplexity } from "../train/eval/perplexity.ts";
 import type { Tokenizer } from "../train/files/tokenizer.ts";
@@ -27,7 +28,8 @@ const OPTIONS = z.strictObject({
     group: DATA,
   }),
   data: z.string().min(1).optional().meta({
-    description: "measure the accuracy on this JSONL, a prompt and an answer a line",
+    description:
+      "measure the accuracy on this JSONL, a prompt and an answer a line, or a chat's messages",
     placeholder: "FILE",
     group: DATA,
   }),
@@ -77,9 +79,9 @@ async function measureData(
   tokenizer: Tokenizer,
   { data, promptField, answerField, limit, json }: EvalChoice,
 ): Promise<void> {
-  const examples = (await readJsonl(data!, { promptField, answerField })).slice(0, limit);
+  const examples = await readJsonl(data!, { promptField, answerField, chat: true });
   const { contextLength: maxLength } = model.config;
-  const sequences = tokenizeExamples(tokenizer, examples, { maxLength });
+  const sequences = toSequences(examples.slice(0, limit), tokenizer, maxLength);
   using bar = new EvaluationBar("Evaluating tokens", json);
   const result = await evaluateAccuracy(model, sequences, { onProgress: bar.update });
   bar[Symbol.dispose]();

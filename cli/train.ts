@@ -29,7 +29,8 @@ const OPTIONS = z.strictObject({
   out: z.string().min(1)
     .meta({ description: "where the adapter or model goes", placeholder: "FOLDER" }),
   data: z.string().min(1).optional().meta({
-    description: "JSONL, a prompt and an answer a line; the loss is on the answers",
+    description:
+      "JSONL, a prompt and an answer a line, or a chat's messages; the loss is on the answers",
     placeholder: "FILE",
     group: DATA,
   }),
@@ -119,7 +120,7 @@ async function prepareModel(
 async function readData(model: LanguageModel, options: TrainChoice): Promise<Dataset> {
   const { data, text, promptField, answerField, limit, length } = options;
   if (data !== undefined) {
-    const examples = await readJsonl(data, { promptField, answerField });
+    const examples = await readJsonl(data, { promptField, answerField, chat: true });
     return limit === undefined ? examples : examples.slice(0, limit);
   }
   const { tokenizer } = model;

@@ -5,15 +5,26 @@
  */
 import { Random } from "../../core/random.ts";
 import type { Tokenizer } from "../files/tokenizer.ts";
+import { tokenizeChat } from "./chat.ts";
+import type { Conversation } from "./chat_template.ts";
 import { type Example, type Sequence, tokenizeExamples, tokenizeText } from "./dataset.ts";
 import { pack, type PackedBatch, type PackOptions } from "./packing.ts";
 
-/** What can be trained on: examples, plain texts, or sequences that are tokenized already. */
-export type Dataset = readonly Example[] | readonly string[] | readonly Sequence[];
+/** What can be trained on: examples, conversations, plain texts, or sequences that are tokenized already. */
+export type Dataset =
+  | readonly Example[]
+  | readonly Conversation[]
+  | readonly string[]
+  | readonly Sequence[];
 
 function isSequences(dataset: Dataset): dataset is readonly Sequence[] {
   const [first] = dataset;
   return typeof first === "object" && "ids" in first;
+}
+
+function isConversations(dataset: Dataset): dataset is readonly Conversation[] {
+  const [first] = dataset;
+  return typeof first === "object" && "messages" in first;
 }
 
 function isTexts(dataset: Dataset): dataset is readonly string[] {
@@ -24,7 +35,7 @@ function isTexts(dataset: Dataset): dataset is readonly string[] {
  * A data set as sequences.
  *
  * @throws {RangeError} if it is empty, or something in it is longer than `maxLength`
- * @throws {TypeError} if it must be tokenized, and there is no tokenizer
+ * @throws {TypeError} if it must be tokenized, and there is no tokenizer, or no chat template for conversations
  */
 export function toSequences(
   dataset: Dataset,
@@ -40,6 +51,7 @@ export function toSequences(
       "Cannot tokenize the data set: the model has no tokenizer. Put tokenizer.json into its folder, or pass sequences",
     );
   }
+  if (isConversations(dataset)) return tokenizeChat(tokenizer, dataset, { maxLength });
   return isTexts(dataset)
     ? tokenizeText(tokenizer, dataset, { maxLength })
     : tokenizeExamples(tokenizer, dataset, { maxLength });

@@ -5,6 +5,7 @@
  */
 import { readTextOf } from "../files/input.ts";
 import type { Tokenizer } from "../files/tokenizer.ts";
+import { type Conversation, conversationIn } from "./chat_template.ts";
 
 /** One row of a fine-tuning set: the model is given `prompt` and learns `answer`. */
 export interface Example {
@@ -33,12 +34,19 @@ export interface ExampleFields {
   readonly answerField?: string;
 }
 
+/** The fields of a JSONL file that may hold conversations instead. */
+export interface ChatFields extends ExampleFields {
+  /** Rows with `messages: [{ role, content }]` are conversations. */
+  readonly chat: true;
+}
+
 /**
  * Reads a JSONL file: one JSON object a line, with a text for the prompt and one for the answer. Empty lines are passed over.
+ * With `chat: true` the rows may be conversations instead: `{"messages": [{"role": "user", "content": "2 + 2?"}, …]}`.
  *
  * @throws {Error} if the file is missing or cannot be read.
  * @throws {SyntaxError} if a line is not a JSON object, naming the line.
- * @throws {TypeError} if a row lacks a field or holds something other than text in it.
+ * @throws {TypeError} if a row lacks a field or holds something else in it, or only some rows are conversations.
  * @throws {RangeError} if there is no row, or an answer is empty.
  *
  * @example
@@ -52,14 +60,34 @@ export interface ExampleFields {
  */
 export async function readJsonl(
   path: string,
-  { promptField = "prompt", answerField = "answer" }: ExampleFields = {},
-): Promise<Example[]> {
+  options: ChatFields,
+): Promise<Example[] | Conversation[]>;
+/** Reads a JSONL file of prompts and answers. */
+export async function readJsonl(path: string, options?: ExampleFields): Promise<Example[]>;
+export async function readJsonl(
+  path: string,
+  { promptField = "prompt", answerField = "answer", chat }: ExampleFields & Partial<ChatFields> =
+    {},
+): Promise<Example[] | Conversation[]> {
   const examples: Example[] = [];
+  const conversations: Conversation[] = [];
   const lines = withoutMark(await readTextOf(path, "the data set")).split("\n");
   for (const [i, line] of lines.entries()) {
     if (line.trim() === "") continue;
     const where = `line ${i + 1} of "${path}"`;
     const row = parseRow(line, where);
+    const conversation = conversationIn(row, answerField, where);
+    if (conversation) {
+      if (!chat) {
+        throw new TypeError(
+          `Cannot use ${where}: it is a conversation, wanted "${promptField}" and "${answerField}"; read the file with chat: true where conversations will do`,
+        );
+      }
+      conversations.push(conversation);
+      if (examples.length > 0) throw mixed(where, "a conversation", "prompts and answers");
+      continue;
+    }
+    if (conversations.length > 0) throw mixed(where, "no conversation", "conversations");
     const prompt = textIn(row, promptField, where);
     const answer = textIn(row, answerField, where);
     if (answer === "") {
@@ -69,12 +97,19 @@ export async function readJsonl(
     }
     examples.push({ prompt, answer });
   }
+  if (conversations.length > 0) return conversations;
   if (examples.length === 0) {
     throw new RangeError(
       `Cannot use the data set "${path}": it is empty; wanted a JSON object a line, such as {"${promptField}": "2 + 2 =", "${answerField}": " 4"}`,
     );
   }
   return examples;
+}
+
+function mixed(where: string, found: string, before: string): TypeError {
+  return new TypeError(
+    `Cannot use ${where}: it is ${found}, but the lines before it are ${before}; wanted one kind in a file, so split it`,
+  );
 }
 
 /** Without the byte order mark that some editors write. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
-import { readJsonOf } from "./input.ts";
+import { readJsonOf, readTextOf } from "./input.ts";
 import { writeWhole } from "./output.ts";
 
 /** A JSON object. */
@@ -48,6 +48,7 @@ export class Tokenizer {
   readonly addsBos: boolean;
   readonly #inner: HubTokenizer;
   readonly #known: ReadonlySet<number>;
+  readonly #specials: ReadonlySet<unknown>;
 
   /**
    * Takes the parsed content of tokenizer.json and of the files beside it.
@@ -70,6 +71,8 @@ export class Tokenizer {
     let largest = -1;
     for (const id of this.#known) if (id > largest) largest = id;
     this.vocabSize = largest + 1;
+    const added = Array.isArray(json.added_tokens) ? json.added_tokens : [];
+    this.#specials = new Set(added.filter(({ special }) => special).map(({ id }) => id));
     this.bosId = this.#special("bos", modelConfig);
     this.eosId = this.#special("eos", modelConfig);
     this.padId = this.#special("pad", modelConfig);
@@ -106,6 +109,11 @@ export class Tokenizer {
     });
   }
 
+  /** Whether a token is one that `decode` leaves out, such as the end token. */
+  isSpecial(id: number): boolean {
+    return this.#specials.has(id);
+  }
+
   /** The id of a token by its own text, as "<|endoftext|>", or null. */
   idOf(token: string): number | null {
     return this.#inner.token_to_id(token) ?? null;
@@ -117,18 +125,22 @@ export class Tokenizer {
   }
 }
 
-async function readIfThere(path: string, what: string): Promise<Json | undefined> {
+async function readIfThere<T>(
+  read: (path: string, what: string) => Promise<T>,
+  path: string,
+  what: string,
+): Promise<T | undefined> {
   try {
     await Deno.stat(path);
   } catch {
     return undefined;
   }
-  return await readJsonOf(path, what);
+  return await read(path, what);
 }
 
 /**
  * Loads the tokenizer of a model folder: tokenizer.json, and where there are tokenizer_config.json, special_tokens_map.json
- * and config.json, the special tokens they name.
+ * and config.json, the special tokens they name. The chat template of chat_template.jinja becomes `config.chat_template`.
  *
  * @throws {Error} if tokenizer.json is missing.
  * @throws {SyntaxError} if a file is not as it should be.
@@ -145,18 +157,27 @@ async function readIfThere(path: string, what: string): Promise<Json | undefined
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const path = `${folder}/tokenizer.json`;
   const json = await readJsonOf(path, "the tokenizer");
-  const own = await readIfThere(`${folder}/tokenizer_config.json`, "the tokenizer's configuration");
-  const map = await readIfThere(`${folder}/special_tokens_map.json`, "the special tokens");
-  const modelConfig = await readIfThere(`${folder}/config.json`, "the model's configuration");
+  const beside = <T>(
+    name: string,
+    what: string,
+    read: (path: string, what: string) => Promise<T>,
+  ) => readIfThere(read, `${folder}/${name}`, what);
+  const map = await beside("special_tokens_map.json", "the special tokens", readJsonOf);
+  const own = await beside("tokenizer_config.json", "the tokenizer's configuration", readJsonOf);
+  const modelConfig = await beside("config.json", "the model's configuration", readJsonOf);
+  const template = await beside("chat_template.jinja", "the chat template", readTextOf);
+  const config: Json = { ...map, ...own };
+  // The newer place of the template: where both are there, transformers takes this one.
+  if (template !== undefined) config.chat_template = template;
   try {
-    return new Tokenizer(json, { config: { ...map, ...own }, modelConfig });
+    return new Tokenizer(json, { config, modelConfig });
   } catch (error) {
     throw new SyntaxError(`Cannot read the tokenizer "${path}": ${(error as Error).message}`);
   }
 }
 
 /**
- * Writes tokenizer.json and tokenizer_config.json into a folder.
+ * Writes tokenizer.json and tokenizer_config.json, with the chat template in it, into a folder.
  *
  * @throws {Error} if they cannot be written.
  *
