@@ -38,13 +38,22 @@ interface MergeCost {
   readonly weights: number;
   readonly update: number;
   readonly error: number;
+  readonly kept: number | null;
 }
 
 function costOf(type: string, found: readonly MergeError[]): MergeCost {
   const weights = found.reduce((sum, own) => sum + own.weights, 0);
   const mean = (key: "update" | "error") =>
     Math.sqrt(found.reduce((sum, own) => sum + own.weights * own[key] ** 2, 0) / weights);
-  return { type, layers: found.length, weights, update: mean("update"), error: mean("error") };
+  // Weighted by the squares of the moves, as the share over all weights is.
+  const moved = found.filter(({ kept }) => kept !== null);
+  const squares = (own: MergeError) => own.weights * own.update ** 2;
+  const all = moved.reduce((sum, own) => sum + squares(own), 0);
+  const kept = all === 0
+    ? null
+    : moved.reduce((sum, own) => sum + squares(own) * own.kept!, 0) / all;
+  const [update, error] = [mean("update"), mean("error")];
+  return { type, layers: found.length, weights, update, error, kept };
 }
 
 function byType(found: readonly MergeError[]): MergeCost[] {
@@ -97,24 +106,27 @@ async function mergeAndMeasure(
 
 function printCost({ layers, logitsUpdate, logitsError }: Cost): void {
   printLine(table(
-    ["layer", "layers", "weights", "moved by the adapter", "moved by 4 bits"],
-    layers.map(({ type, layers, weights, update, error }) => [
+    ["layer", "layers", "weights", "moved by the adapter", "by 4 bits", "of the adapter left"],
+    layers.map(({ type, layers, weights, update, error, kept }) => [
       type,
       layers,
       count(weights),
       percent(update),
       percent(error),
+      kept === null ? "" : percent(kept),
     ]),
-    { right: [1, 2, 3, 4] },
+    { right: [1, 2, 3, 4, 5] },
   ));
   const all = layers.at(-1)!;
   printLine();
   printLine(
-    `Warning: 4 bits round the merged weights by ${percent(all.error)}; the adapter moved them by ${
-      percent(all.update)
-    }. On a short text the logits moved by ${percent(logitsError)} through 4 bits, and by ${
-      percent(logitsUpdate)
-    } through the adapter. Where that is too much, merge with --dtype f16, or keep the adapter beside the 4-bit model.`,
+    `Warning: the adapter moved the weights by ${percent(all.update)}, and 4 bits by ${
+      percent(all.error)
+    }${
+      all.kept === null ? "" : `, which left ${percent(all.kept)} of the adapter`
+    }. On a short text the adapter moved the logits by ${percent(logitsUpdate)}, and 4 bits by ${
+      percent(logitsError)
+    }. Where that is too much, merge with --dtype f16, or keep the adapter beside the 4-bit model.`,
   );
   printLine();
 }

@@ -103,7 +103,7 @@ async function prepareModel(
   const trainable = full ? "all" : "none";
   const model = await loadModel(device, folder, { quantize, doubleQuant, blockSize, trainable });
   if (full) return { model, lora: null, base };
-  const { adapter, r, alpha, dropout, targetModules, rslora: useRslora } = options;
+  const { adapter, r, alpha, dropout, targetModules, rslora: useRslora, dora: useDora } = options;
   const lora = adapter === undefined
     ? addLora(model, {
       r,
@@ -111,6 +111,7 @@ async function prepareModel(
       dropout,
       targetModules: targetsOf(targetModules),
       useRslora,
+      useDora,
       seed,
     })
     : await loadAdapter(model, await modelFolder(adapter));

@@ -24,6 +24,8 @@ export const LORA_OPTIONS = {
   }),
   rslora: z.boolean().default(false)
     .meta({ description: "scale by alpha / √r (arXiv 2312.03732)", group: LORA }),
+  dora: z.boolean().default(false)
+    .meta({ description: "train the norms of rows apart (arXiv 2402.09353)", group: LORA }),
 };
 
 /** How long and how fast. */

@@ -86,10 +86,10 @@ Deno.test("nibble merge --quantize writes 4 bits, and warns by what it measured"
     assertEquals([code, stderr], [0, ""]);
     for (
       const line of [
-        /^layer +layers +weights +moved by the adapter +moved by 4 bits$/m,
-        /^q_proj +2 +8\.19 k +\d+\.\d+ % +9\.\d+ %$/m,
-        /^down_proj +2 +16\.4 k +0\.0+ % +9\.\d+ %$/m,
-        /^Warning: 4 bits round the merged weights by 9\.\d+ %; the adapter moved them by /m,
+        /^layer +layers +weights +moved by the adapter +by 4 bits +of the adapter left$/m,
+        /^q_proj +2 +8\.19 k +\d+\.\d+ % +9\.\d+ % +\d+\.\d+ %$/m,
+        /^down_proj +2 +16\.4 k +0\.0+ % +9\.\d+ % *$/m,
+        /^Warning: the adapter moved the weights by .*, and 4 bits by 9\.\d+ %, which left \d+\.\d %/m,
         /Where that is too much, merge with --dtype f16, or keep the adapter beside/,
         /: .*B, nf4, the rest in f32$/m,
       ]

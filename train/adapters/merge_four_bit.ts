@@ -4,7 +4,6 @@
  * @module
  */
 import { noGrad } from "../../core/autograd.ts";
-import type { Device } from "../../core/device.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { mul, sub } from "../../kernels/pointwise/arithmetic.ts";
 import {
@@ -15,7 +14,7 @@ import {
 import { sum } from "../../kernels/reduce/sum.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
-import type { LoraBranch } from "./lora_branch.ts";
+import { LoraBranch } from "./lora_branch.ts";
 import { lorasOn, mergeAdapter } from "./lora.ts";
 
 /** What merging into 4 bits did to a layer. */
@@ -26,21 +25,42 @@ export interface MergeError {
   readonly weights: number;
   /** How far the adapter moved the weight: ‖merged − before‖ / ‖before‖. 0 where there was no adapter. */
   readonly update: number;
-  /** How far 4 bits moved it then: ‖quantized − merged‖ / ‖merged‖. Larger than `update`, it drowns the adapter. */
+  /** How far 4 bits moved it then: ‖quantized − merged‖ / ‖merged‖. */
   readonly error: number;
+  /**
+   * The share of the adapter's move that is left along its own direction: 1 if all of it is, 0 if rounding took it back, which
+   * happens where the model was in 4 bits before and the adapter moves weights by less than half a step. Null without a move.
+   */
+  readonly kept: number | null;
 }
 
-/** ‖a − b‖ / ‖b‖. */
-async function distance(device: Device, a: Tensor, b: Tensor): Promise<number> {
+/** What happened between a weight `before`, with the adapter `merged`, and in 4 bits `after`. All are f32 of one shape. */
+async function compare(
+  before: Tensor,
+  merged: Tensor,
+  after: Tensor,
+): Promise<Pick<MergeError, "update" | "error" | "kept">> {
   const sums = noGrad(() =>
-    device.scope(() => {
-      const apart = sub(a, b);
-      return [sum(mul(apart, apart)), sum(mul(b, b))];
+    before.device.scope(() => {
+      const update = sub(merged, before);
+      const error = sub(after, merged);
+      return [
+        sum(mul(before, before)),
+        sum(mul(merged, merged)),
+        sum(mul(update, update)),
+        sum(mul(error, error)),
+        sum(mul(update, error)),
+      ];
     })
   );
-  const [apart, own] = await Promise.all(sums.map((t) => t.item()));
+  const [own, whole, moved, lost, along] = await Promise.all(sums.map((t) => t.item()));
   for (const t of sums) t.dispose();
-  return apart === 0 ? 0 : Math.sqrt(apart / own);
+  const share = (part: number, of: number) => part === 0 ? 0 : Math.sqrt(part / of);
+  return {
+    update: share(moved, own),
+    error: share(lost, whole),
+    kept: moved === 0 ? null : 1 + along / moved,
+  };
 }
 
 /** Whether a layer is in these 4 bits already. */
@@ -57,20 +77,28 @@ function release(layer: LinearLayer, weight: Tensor): void {
   if (![...layer.tensors()].some(([, own]) => own === weight)) weight.dispose();
 }
 
-/** How far a branch moves its layer's weight. */
-async function updateOf(layer: LinearLayer, branch: LoraBranch): Promise<number> {
-  const weight = layer.dense();
-  const merged = noGrad(() => branch.mergeInto(weight));
-  const update = await distance(weight.device, merged, weight);
-  merged.dispose();
-  release(layer, weight);
-  return update;
+/** Quantizes a layer with the adapter on it, and tells what that did; the layer stays as it is. */
+async function quantizeMerged(
+  path: string,
+  layer: LinearLayer,
+  options: FourBitOptions,
+): Promise<{ weight: FourBitTensor; error: MergeError }> {
+  const before = layer.dense();
+  const { branch } = layer;
+  const merged = branch instanceof LoraBranch ? noGrad(() => branch.mergeInto(before)) : before;
+  const weight = await quantizeFourBit(merged, options);
+  const after = weight.dequantize();
+  const error = { path, weights: before.size, ...await compare(before, merged, after) };
+  after.dispose();
+  if (merged !== before) merged.dispose();
+  release(layer, before);
+  return { weight, error };
 }
 
 /**
  * Merges every LoRA on a model for good, as `mergeAdapter` does, and quantizes the merged layers to 4 bits, and all others that
- * are not in these yet. 4 bits round the weights by some 9 %, and most adapters move them by less: much of what was learned can be
- * lost, which the result tells for each layer. Where that matters, keep the adapter beside the 4-bit model, or use `mergeAdapter`.
+ * are not in these yet. NF4 rounds plain weights by some 9 %, and most adapters move them by far less; and weights that came out of
+ * 4 bits fall back where they were, which undoes the adapter. The result tells it for each layer. Where it matters, keep the adapter beside the 4-bit model, or use `mergeAdapter`.
  *
  * @param model the model, in 32 bits or quantized
  * @param options type, block size, double quantization
@@ -93,39 +121,34 @@ async function updateOf(layer: LinearLayer, branch: LoraBranch): Promise<number>
  * });
  * addLora(model, { r: 4 });
  * const errors = await mergeAdapterFourBit(model, { type: "nf4", doubleQuant: true });
- * console.log(errors[0]); // { path: "model.layers.0.self_attn.q_proj", weights: 4096, update: 0, error: 0.09… }
+ * console.log(errors[0]); // { path: "model.layers.0.self_attn.q_proj", weights: 4096, update: 0, error: 0.09…, kept: null }
  * ```
  */
 export async function mergeAdapterFourBit(
   model: LanguageModel,
   options: FourBitOptions = {},
 ): Promise<MergeError[]> {
-  const { device } = model;
-  const updates = new Map<string, number>();
-  for (const lora of lorasOn(model)) {
-    if (lora.merged) lora.unmerge();
-    const layers = new Map(model.linearLayers());
-    for (const [path, branch] of lora.branches) {
-      updates.set(path, await updateOf(layers.get(path)!, branch));
-    }
-  }
-  mergeAdapter(model);
+  const loras = lorasOn(model);
+  for (const lora of loras) if (lora.merged) lora.unmerge();
+  const quantized = new Map<string, FourBitTensor>();
   const errors: MergeError[] = [];
-  for (const [path, layer] of [...model.linearLayers()]) {
-    if (isIn(layer, options)) continue;
-    const weight = layer.dense();
-    const quantized = await quantizeFourBit(weight, options);
-    const decoded = quantized.dequantize();
-    errors.push({
-      path,
-      weights: weight.size,
-      update: updates.get(path) ?? 0,
-      error: await distance(device, decoded, weight),
-    });
-    decoded.dispose();
-    release(layer, weight);
+  try {
+    for (const [path, layer] of loras.length > 0 ? [...model.linearLayers()] : []) {
+      if (!layer.branch && isIn(layer, options)) continue;
+      const { weight, error } = await quantizeMerged(path, layer, options);
+      quantized.set(path, weight);
+      errors.push(error);
+    }
+    mergeAdapter(model);
+  } catch (error) {
+    for (const weight of quantized.values()) weight.dispose();
+    throw error;
+  }
+  const layers = new Map(model.linearLayers());
+  for (const [path, weight] of quantized) {
+    const layer = layers.get(path)!;
+    model.replaceLinear(path, new QuantizedLinear(weight, layer.bias));
     layer.dispose();
-    model.replaceLinear(path, new QuantizedLinear(quantized, layer.bias));
   }
   return errors;
 }

@@ -24,11 +24,10 @@ export function plainOptions(options: CompleteLora): CompleteLora {
 
 /** `first` [rows, columns] above `second`. */
 function above({ data, shape: [rows, columns] }: TensorData, second: Float32Array): TensorData {
-  return {
-    dtype: "F32",
-    shape: [2 * rows, columns],
-    data: Float32Array.from([...data as Float32Array, ...second]),
-  };
+  const both = new Float32Array(2 * second.length);
+  both.set(data as Float32Array);
+  both.set(second, second.length);
+  return { dtype: "F32", shape: [2 * rows, columns], data: both };
 }
 
 /** `first` [rows, columns] beside −`second`. */

@@ -38,7 +38,7 @@ Deno.test("mergeAdapterFourBit() quantizes what is merged, and tells both change
   const errors = await mergeAdapterFourBit(model, { type: "fp4", doubleQuant: true });
   assertEquals(errors.map(({ path }) => path), [...merged.keys()]);
   const layers = new Map(model.linearLayers());
-  for (const { path, weights, update, error } of errors) {
+  for (const { path, weights, update, error, kept } of errors) {
     const layer = layers.get(path)!;
     assert(layer instanceof QuantizedLinear && layer.weight instanceof FourBitTensor);
     assertEquals([layer.weight.scheme, weights], ["fp4-dq", layer.shape[0] * layer.shape[1]]);
@@ -47,6 +47,9 @@ Deno.test("mergeAdapterFourBit() quantizes what is merged, and tells both change
     assertEquals(update > 0, path.endsWith("q_proj"));
     const moved = distance(await layer.dense().read(), merged.get(path)!);
     assert(Math.abs(error / moved - 1) < 1e-4, `${path}: ${error}, ${moved}`);
+    assertEquals(kept === null, update === 0);
+    // Rounding of plain weights goes any way, and leaves most of the move.
+    assert(kept === null || Math.abs(kept - 1) < 0.5, `${path}: ${kept}`);
   }
   assertEquals([...model.parameters()], []);
   assert(device.memory.live < live + 4 * 1e6);
@@ -67,6 +70,16 @@ Deno.test("mergeAdapterFourBit() leaves layers that are in these 4 bits, and tak
     }
     // B is zero: decoded NF4 comes back as it was.
     if (type === "nf4") assert(errors.every(({ error, update }) => error < 1e-6 && update === 0));
+  }
+});
+
+Deno.test("mergeAdapterFourBit() tells that 4 bits take a small move on 4-bit weights back", async () => {
+  const model = await loadModel(device, `${GOLDEN}llama`, { quantize: "nf4" });
+  const lora = addLora(model, { r: 4, targetModules: ["q_proj"] });
+  for (const { b } of lora.branches.values()) device.write(b, randomNumbers(b.size, 8, 1e-3));
+  for (const { update, error, kept } of await mergeAdapterFourBit(model)) {
+    assert(update > 0 && Math.abs(error / update - 1) < 0.2, `${update}, ${error}`);
+    assert(kept !== null && Math.abs(kept) < 0.2, `${kept}`);
   }
 });
 
