@@ -69,6 +69,12 @@ export {
   FourBitTensor,
   quantizeFourBit,
 } from "./kernels/quant/four_bit.ts";
+export {
+  type IntegerOptions,
+  IntegerTensor,
+  type IntegerType,
+  quantizeInteger,
+} from "./kernels/quant/integer.ts";
 export type { QuantizedProductOptions, QuantizedTensor } from "./kernels/quant/quantized_tensor.ts";
 export type { FourBitType } from "./kernels/quant/tables.ts";
 export { max } from "./kernels/reduce/max.ts";

@@ -1,0 +1,28 @@
+// out = (code − zero) · scale of its group. An invocation decodes a word: 32 / BITS codes, the first in the low bits.
+override BITS: u32;
+
+struct Params { size: u32, columns: u32, group_size: u32, groups: u32 }
+
+@group(0) @binding(0) var<storage, read> packed: array<u32>;
+@group(0) @binding(1) var<storage, read> scales: array<vec2<f32>>; // scale and zero of each group
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<uniform> params: Params;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+        @builtin(local_invocation_index) t: u32) {
+  let word = (w.y * n.x + w.x) * 64u + t;
+  let each = 32u / BITS;
+  let first = each * word;
+  if (first >= params.size) {
+    return;
+  }
+  let bits = packed[word];
+  let last = min(first + each, params.size);
+  for (var i = first; i < last; i++) {
+    let row = i / params.columns;
+    let group = scales[row * params.groups + (i - row * params.columns) / params.group_size];
+    let code = f32((bits >> (BITS * (i - first))) & ((1u << BITS) - 1u));
+    out[i] = (code - group.y) * group.x;
+  }
+}

@@ -1,0 +1,33 @@
+/**
+ * The specification of integer.ts: what quantization to integers gives back, in float32 steps as PyTorch makes them.
+ *
+ * @module
+ */
+import { roundHalfEven } from "./rounding.ts";
+
+/** Symmetric: q = clamp(round(w / scale), −127, 127) with scale = absmax / 127. Gives q · scale. */
+export function symmetricRef(weights: ArrayLike<number>): number[] {
+  const { fround } = Math;
+  let most = 0;
+  for (let i = 0; i < weights.length; i++) most = Math.max(most, Math.abs(weights[i]));
+  const scale = fround(most / 127);
+  return Array.from(weights, (w) => {
+    if (scale === 0) return 0;
+    const q = roundHalfEven(fround(w / scale));
+    return fround(Math.max(-127, Math.min(127, q)) * scale);
+  });
+}
+
+/** Asymmetric, 16 levels over [min(w, 0), max(w, 0)]: q = clamp(round(w / scale) + zero, 0, 15). Gives (q − zero) · scale. */
+export function asymmetricRef(weights: ArrayLike<number>): number[] {
+  const { fround } = Math;
+  const low = Math.min(0, ...Array.from(weights));
+  const high = Math.max(0, ...Array.from(weights));
+  const scale = fround(fround(high - low) / 15);
+  const zero = scale === 0 ? 0 : roundHalfEven(fround(-low / scale));
+  return Array.from(weights, (w) => {
+    if (scale === 0) return 0;
+    const q = Math.max(0, Math.min(15, roundHalfEven(fround(w / scale)) + zero));
+    return fround((q - zero) * scale);
+  });
+}

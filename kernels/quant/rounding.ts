@@ -1,0 +1,13 @@
+/**
+ * Rounding as PyTorch does it.
+ *
+ * @module
+ */
+
+/** To the nearest whole number, ties to the even one, as `torch.round`. */
+export function roundHalfEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  if (rest !== 0.5) return rest < 0.5 ? floor : floor + 1;
+  return floor % 2 === 0 ? floor : floor + 1;
+}
