@@ -30,6 +30,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./generate.ts"),
   },
   {
+    name: "chat",
+    summary: "Talk to a model, with or without an adapter, through its chat template",
+    load: () => import("./chat.ts"),
+  },
+  {
     name: "eval",
     summary: "Measure a model's perplexity on a text, or its accuracy on examples",
     load: () => import("./eval.ts"),

@@ -131,3 +131,8 @@ export function curve(
     format: (value: number) => significant(value).padStart(9),
   });
 }
+
+/** A model may write any character; control characters other than line breaks and tabs would move the terminal's cursor. */
+export function clean(text: string): string {
+  return text.replace(/[^\P{Cc}\n\t]/gu, "\u{fffd}");
+}

@@ -1,19 +1,23 @@
 /** `nibble generate`: what a model goes on with after a text. */
 import { z } from "zod";
 import { openDevice } from "../core/device.ts";
+import { encodeChat } from "../train/data/chat_template.ts";
 import { answerText, generateTokens, promptTokens } from "../train/eval/generate.ts";
+import type { Tokenizer } from "../train/files/tokenizer.ts";
+import { chatEnds } from "./chat_session.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { ADAPTER_OPTION, MODEL_OPTIONS, openModel } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
-import { duration, paint, printError, printJson, printLine, significant } from "./print.ts";
+import { clean, duration, paint, printError, printJson, printLine, significant } from "./print.ts";
 import { progress } from "./progress.ts";
 import { readPrompts } from "./prompts.ts";
+import { SAMPLING_OPTIONS } from "./sampling_options.ts";
 
-const GROUP = "Sampling";
-
-/** A model may write any character; control characters other than line breaks and tabs would move the terminal's cursor. */
-function clean(text: string): string {
-  return text.replace(/[^\P{Cc}\n\t]/gu, "\u{fffd}");
+/** The tokens of a prompt, as it stands or as what a user says in a chat. */
+function tokensOf(tokenizer: Tokenizer, prompt: string, chat: boolean): Int32Array<ArrayBuffer> {
+  return chat
+    ? encodeChat(tokenizer, [{ role: "user", content: prompt }])
+    : promptTokens(tokenizer, prompt);
 }
 
 const generate: Command = defineCommand({
@@ -21,6 +25,10 @@ const generate: Command = defineCommand({
   summary: "Let a model, with or without an adapter, go on from prompts",
   examples: [
     ['nibble generate "What is gravity?" --model ./SmolLM2-135M', "the likeliest answer"],
+    [
+      'nibble generate --chat "What is gravity?" --model ./SmolLM2-135M-Instruct',
+      "the answer of a model that was trained to chat",
+    ],
     [
       'nibble generate "Once" --model ./SmolLM2-135M --temperature 0.8 --top-p 0.9 --seed 7',
       "one of many",
@@ -40,6 +48,9 @@ const generate: Command = defineCommand({
     }),
     promptField: z.string().min(1).optional()
       .meta({ description: "the field of a JSONL file that holds the prompt; prompt" }),
+    chat: z.boolean().default(false).meta({
+      description: "ask through the model's chat template, each prompt as a user's message",
+    }),
     ...MODEL_OPTIONS,
     ...ADAPTER_OPTION,
     maxNewTokens: z.int().min(1).default(64)
@@ -47,25 +58,13 @@ const generate: Command = defineCommand({
         "the most tokens of an answer; fewer where the model ends it or its context is full",
       ),
     batchSize: z.int().min(1).default(32).describe("prompts that the model sees at a time"),
-    temperature: z.number().min(0).default(0)
-      .meta({
-        description: "0 takes the likeliest token, 1 draws as the model says",
-        group: GROUP,
-      }),
-    topK: z.int().min(0).default(0)
-      .meta({ description: "draw from the K likeliest tokens only; 0 for all", group: GROUP }),
-    topP: z.number().gt(0).max(1).default(1).meta({
-      description: "draw from the fewest tokens with this probability together",
-      group: GROUP,
-    }),
-    seed: z.int().default(0)
-      .meta({ description: "where random numbers begin: same seed, same text", group: GROUP }),
+    ...SAMPLING_OPTIONS,
     json: jsonSwitch(),
   }).refine(({ prompt, prompts }) => prompt.length > 0 || prompts !== undefined, {
     error: "there is nothing to go on from; wanted a PROMPT, or --prompts FILE",
   }),
   async run(options) {
-    const { json, maxNewTokens, temperature, topK, topP, seed, batchSize } = options;
+    const { json, maxNewTokens, temperature, topK, topP, seed, batchSize, chat } = options;
     const fromFile = options.prompts === undefined
       ? []
       : await readPrompts(options.prompts, options.promptField);
@@ -78,15 +77,18 @@ const generate: Command = defineCommand({
         `Cannot generate text: there is no tokenizer.json in "${options.model}"; put the model's own there`,
       );
     }
-    const ids = prompts.map((prompt) => promptTokens(tokenizer, prompt));
+    const ids = prompts.map((prompt) => tokensOf(tokenizer, prompt, chat));
     const start = performance.now();
     const settings = { maxNewTokens, temperature, topK, topP, seed, batchSize };
+    const endTokens = chat ? chatEnds(model, tokenizer) : undefined;
     const answers = await (async () => {
-      if (prompts.length <= batchSize) return await generateTokens(model, ids, settings);
+      if (prompts.length <= batchSize) {
+        return await generateTokens(model, ids, { ...settings, endTokens });
+      }
       // On stderr: stdout is for the answers.
       using bar = progress({ total: prompts.length, label: "Generating", json: true });
       const onProgress = (answered: number) => bar.update(answered);
-      return await generateTokens(model, ids, { ...settings, onProgress });
+      return await generateTokens(model, ids, { ...settings, endTokens, onProgress });
     })();
     const seconds = (performance.now() - start) / 1000;
     const results = prompts.map((prompt, i) => ({
@@ -99,7 +101,7 @@ const generate: Command = defineCommand({
     if (json) return printJson({ results, tokens, seconds, tokensPerSecond, ...settings });
     results.forEach(({ prompt, text }, i) => {
       if (i > 0) printLine();
-      printLine(paint("bold", clean(prompt)) + clean(text));
+      printLine(paint("bold", clean(prompt)) + (chat ? "\n" : "") + clean(text));
     });
     printError(
       `${tokens} tokens in ${duration(seconds)}, ${significant(tokensPerSecond)} tokens/s`,

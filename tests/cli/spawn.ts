@@ -14,12 +14,24 @@ export async function nibble(...args: string[]): Promise<Outcome> {
   return await nibbleWith({}, ...args);
 }
 
+/** The same with a text on its stdin. */
+export async function nibbleFed(input: string, ...args: string[]): Promise<Outcome> {
+  const child = spawnNibble(args, { NO_COLOR: "1" }, "cli.ts", "piped");
+  const writer = child.stdin.getWriter();
+  // A command that fails before it reads closes its end.
+  await writer.write(new TextEncoder().encode(input)).then(() => writer.close()).catch(() => {});
+  return decoded(await child.output());
+}
+
 /** The same with more variables in its environment. */
 export async function nibbleWith(
   env: Record<string, string>,
   ...args: string[]
 ): Promise<Outcome> {
-  const { code, stdout, stderr } = await spawnNibble(args, { NO_COLOR: "1", ...env }).output();
+  return decoded(await spawnNibble(args, { NO_COLOR: "1", ...env }).output());
+}
+
+function decoded({ code, stdout, stderr }: Deno.CommandOutput): Outcome {
   const decoder = new TextDecoder();
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }
@@ -29,12 +41,13 @@ export function spawnNibble(
   args: readonly string[],
   env: Record<string, string> = {},
   script = "cli.ts",
+  stdin: "null" | "piped" = "null",
 ): Deno.ChildProcess {
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", "--no-check", script, ...args],
     cwd: ROOT,
     env,
-    stdin: "null",
+    stdin,
     stdout: "piped",
     stderr: "piped",
   }).spawn();

@@ -20,6 +20,11 @@ export interface GenerateOptions extends SampleOptions {
   readonly endTokens?: readonly number[];
   /** Called after each batch with the number of prompts that were answered so far. */
   readonly onProgress?: (answered: number) => void;
+  /**
+   * Called while answers grow, after each block of 16 or 32 tokens but the last, with a prompt's place in the list and the tokens
+   * of its answer so far: to show them. Each block then takes one more read.
+   */
+  readonly onTokens?: (prompt: number, tokens: Int32Array<ArrayBuffer>) => void;
 }
 
 /** Prompts of several batches are padded to multiples of this, so that a few sizes of buffer serve all batches. */
@@ -57,7 +62,8 @@ function tokenizerOf(model: LanguageModel): Tokenizer {
   );
 }
 
-function endTokensOf(model: LanguageModel): number[] {
+/** The tokens that end an answer unless the caller says otherwise: those that the tokenizer and the model's config.json name. */
+export function endTokensOf(model: LanguageModel): number[] {
   const named = model.configJson.eos_token_id;
   const ids: unknown[] = [model.tokenizer?.eosId, ...(Array.isArray(named) ? named : [named])];
   return [...new Set(ids.filter((id) => typeof id === "number"))];
@@ -135,7 +141,7 @@ export async function generateTokens(
   prompts: readonly ArrayLike<number>[],
   options: GenerateOptions = {},
 ): Promise<Int32Array<ArrayBuffer>[]> {
-  const { maxNewTokens = 64, batchSize = 32, endTokens = endTokensOf(model) } = options;
+  const { maxNewTokens = 64, batchSize = 32, endTokens = endTokensOf(model), onTokens } = options;
   checkCount("maxNewTokens", maxNewTokens);
   checkCount("batchSize", batchSize);
   checkSampleOptions(options);
@@ -154,7 +160,11 @@ export async function generateTokens(
   for (let from = 0; from < rows.length; from += batchSize) {
     const batch = rows.slice(from, from + batchSize);
     const length = Math.min(Math.ceil(batch[0].ids.length / grain) * grain, contextLength);
-    const given = await generateBatch(model, batch, { ...options, seed, ends: endTokens, length });
+    const onBlock = onTokens &&
+      ((grown: readonly Int32Array<ArrayBuffer>[]) =>
+        batch.forEach(({ stream }, index) => onTokens(stream, grown[index])));
+    const settings = { ...options, seed, ends: endTokens, length, onBlock };
+    const given = await generateBatch(model, batch, settings);
     batch.forEach(({ stream }, index) => answers[stream] = given[index]);
     options.onProgress?.(prompts.length - rows.length + from + batch.length);
   }

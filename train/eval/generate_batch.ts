@@ -28,6 +28,8 @@ export interface BatchOptions extends SampleOptions {
   readonly ends: readonly number[];
   /** Prompts are padded to this length, at least that of the longest. */
   readonly length: number;
+  /** Told after each block of tokens but the last: what each row has so far. */
+  readonly onBlock?: (answers: readonly Int32Array<ArrayBuffer>[]) => void;
 }
 
 /**
@@ -131,9 +133,16 @@ class Generation implements Disposable {
     return this.#rows.every(({ limit }, index) => done[index] === 1 || made >= limit);
   }
 
+  /** What each row has after so many tokens, up to its end token. */
+  async #answers(made: number): Promise<Int32Array<ArrayBuffer>[]> {
+    const out = await this.#state.out.read();
+    return this.#rows.map(({ limit }, index) => this.#answer(out, index, Math.min(limit, made)));
+  }
+
   /** Generates until every row is done or full. */
   async run(): Promise<Int32Array<ArrayBuffer>[]> {
     const { device } = this.#model;
+    const { onBlock } = this.#options;
     this.#begin();
     let made = 1;
     while (made < this.steps) {
@@ -143,10 +152,10 @@ class Generation implements Disposable {
         this.#step();
         device.flush();
       }
-      if (made < this.steps && await this.#areDone(made)) break;
+      if (made >= this.steps || await this.#areDone(made)) break;
+      onBlock?.(await this.#answers(made));
     }
-    const out = await this.#state.out.read();
-    return this.#rows.map(({ limit }, index) => this.#answer(out, index, Math.min(limit, made)));
+    return await this.#answers(made);
   }
 
   #answer(out: ArrayLike<number>, row: number, most: number): Int32Array<ArrayBuffer> {

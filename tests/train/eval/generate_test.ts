@@ -153,3 +153,16 @@ Deno.test("generateTokens() says what is wrong with prompts and options", async 
     ] as [ArrayLike<number>[], GenerateOptions, string][]
   ) await assertRejects(() => generateTokens(model, prompts, options), RangeError, message);
 });
+
+Deno.test("generateTokens() tells of answers as they grow, block by block", async () => {
+  const told: number[][][] = [[], []];
+  const answers = await generateTokens(model, [[5, 6], [7]], {
+    maxNewTokens: 60,
+    endTokens: [],
+    onTokens: (prompt, tokens) => told[prompt].push([...tokens]),
+  });
+  for (const [i, own] of told.entries()) {
+    assertEquals(own.map(({ length }) => length), [16, 48]);
+    for (const tokens of own) assertEquals(tokens, [...answers[i].slice(0, tokens.length)]);
+  }
+});
