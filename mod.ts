@@ -161,6 +161,7 @@ export {
 } from "./train/models/language_model.ts";
 export type { Weights } from "./train/models/architecture.ts";
 export { parseConfig } from "./train/models/architectures.ts";
+export { saveGguf, type SaveGgufOptions } from "./train/models/gguf_export.ts";
 export { Gpt2 } from "./train/models/gpt2.ts";
 export { Llama, type LlamaConfig } from "./train/models/llama.ts";
 export {
@@ -180,6 +181,7 @@ export { train, Trainer, type TrainOptions, type TrainProgress } from "./train/l
 
 // train/adapters: small trained parts beside a frozen model, in PEFT's format
 export { DoraBranch, type DoraParts } from "./train/adapters/dora_branch.ts";
+export { saveGgufAdapter } from "./train/adapters/gguf_adapter.ts";
 export { addLora, Lora, mergeAdapter } from "./train/adapters/lora.ts";
 export { type BranchDropout, LoraBranch } from "./train/adapters/lora_branch.ts";
 export type {

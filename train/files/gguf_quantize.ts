@@ -111,8 +111,14 @@ const Q4_0: GgufEncoding = {
   },
 };
 
-/** The types that nibble writes, by ggml's names. */
-export const GGUF_ENCODINGS = { F32, F16, BF16, Q8_0, Q4_0 } as const;
+/** How a tensor can be written, by ggml's names. */
+export type GgufWriteType = "F32" | "F16" | "BF16" | "Q8_0" | "Q4_0";
 
-/** How a tensor can be written. */
-export type GgufWriteType = keyof typeof GGUF_ENCODINGS;
+/** The types that nibble writes. */
+export const GGUF_ENCODINGS: Readonly<Record<GgufWriteType, GgufEncoding>> = {
+  F32,
+  F16,
+  BF16,
+  Q8_0,
+  Q4_0,
+};
