@@ -50,6 +50,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./merge.ts"),
   },
   {
+    name: "export",
+    summary: "Write a model, or an adapter alone, as a GGUF file for llama.cpp",
+    load: () => import("./export.ts"),
+  },
+  {
     name: "inspect",
     summary: "List a model's tensors, dtypes and sizes, and an adapter's trainable share",
     load: () => import("./inspect.ts"),
