@@ -156,6 +156,13 @@ function sentencePiece(json: TokenizerJson, tokens: readonly string[]): [string,
   ];
 }
 
+/** The id of the token for what has none. A byte-level model needs none, but its configuration may name one. */
+function unknownOf(tokenizer: Tokenizer, { model }: TokenizerJson): number | null {
+  const named = tokenizer.config.unk_token;
+  const token = model.unk_token ?? (named as Json | undefined)?.content ?? named;
+  return typeof token === "string" ? tokenizer.idOf(token) : null;
+}
+
 /** Throws unless the tokens of a text with specials around it are those that llama.cpp would give. */
 function addedAround(tokenizer: Tokenizer): { bos: boolean; eos: boolean } {
   const { bosId, eosId } = tokenizer;
@@ -218,12 +225,12 @@ export function tokenizerMetadata(tokenizer: Tokenizer, rows: number): Map<strin
   for (const [key, field] of rest) metadata.set(key, field);
   if (isPiece) checkMerges(json, metadata);
   const { bosId, eosId, padId } = tokenizer;
-  const unknown = types.indexOf(UNKNOWN);
+  const unknown = unknownOf(tokenizer, json);
   for (
     const [name, id] of [
       ["bos", bosId],
       ["eos", eosId],
-      ["unknown", unknown < 0 ? null : unknown],
+      ["unknown", unknown],
       ["padding", padId],
     ] as const
   ) {

@@ -96,10 +96,12 @@ Deno.test("bos, eos, templates, token types and spare rows are written", () => {
   const added = [...json.added_tokens as Json[]];
   added.push({ ...added[0], id: 290, content: "<tool>", special: false });
   const tokenizer = new Tokenizer({ ...json, added_tokens: added }, {
-    config: { ...ENDS, chat_template },
+    config: { ...ENDS, unk_token: "<end>", chat_template },
   });
   const metadata = tokenizerMetadata(tokenizer, 293);
   assertSame(again(tokenizer, 293), tokenizer, "around");
+  const unknown = { type: "u32", value: tokenizer.eosId };
+  assertEquals(metadata.get("tokenizer.ggml.unknown_token_id"), unknown as GgufField);
   assertEquals(metadata.get("tokenizer.chat_template"), "plain");
   assertEquals(metadata.get("tokenizer.chat_template.tool_use"), "tools");
   const tokens = metadata.get("tokenizer.ggml.tokens") as string[];
