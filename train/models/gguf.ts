@@ -9,26 +9,7 @@ import type { TensorSource } from "../files/safetensors.ts";
 import type { TensorEntry } from "../files/safetensors_header.ts";
 import type { Json, Tokenizer } from "../files/tokenizer.ts";
 import { architectureOf, ggufConfig } from "./gguf_config.ts";
-
-/** Hugging Face's names outside and inside of blocks. */
-const NAMES: ReadonlyMap<string, string> = new Map([
-  ["token_embd", "model.embed_tokens"],
-  ["output_norm", "model.norm"],
-  ["output", "lm_head"],
-]);
-const BLOCK_NAMES: ReadonlyMap<string, string> = new Map([
-  ["attn_norm", "input_layernorm"],
-  ["attn_q", "self_attn.q_proj"],
-  ["attn_k", "self_attn.k_proj"],
-  ["attn_v", "self_attn.v_proj"],
-  ["attn_output", "self_attn.o_proj"],
-  ["attn_q_norm", "self_attn.q_norm"],
-  ["attn_k_norm", "self_attn.k_norm"],
-  ["ffn_norm", "post_attention_layernorm"],
-  ["ffn_gate", "mlp.gate_proj"],
-  ["ffn_up", "mlp.up_proj"],
-  ["ffn_down", "mlp.down_proj"],
-]);
+import { HUB_BLOCK_NAMES, HUB_NAMES } from "./gguf_names.ts";
 
 /** Tensors that are tables made from the configuration. */
 const TABLES: ReadonlySet<string> = new Set(["rope_freqs.weight"]);
@@ -36,7 +17,7 @@ const TABLES: ReadonlySet<string> = new Set(["rope_freqs.weight"]);
 /** Hugging Face's name of a tensor, or null. */
 function nameOf(own: string): string | null {
   const [, block, stem, end] = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(own) ?? [];
-  const name = (block === undefined ? NAMES : BLOCK_NAMES).get(stem);
+  const name = (block === undefined ? HUB_NAMES : HUB_BLOCK_NAMES).get(stem);
   if (!name) return null;
   return block === undefined ? `${name}.${end}` : `model.layers.${Number(block)}.${name}.${end}`;
 }

@@ -1,5 +1,5 @@
 /**
- * llama.cpp's names and order of rows, for writing.
+ * llama.cpp's names and order of rows.
  *
  * @module
  */
@@ -31,6 +31,16 @@ export function ggufNameOf(path: string): string {
   if (name) return block === undefined ? name : `blk.${block}.${name}`;
   throw new TypeError(`Cannot write "${path}" as GGUF: found no name for it in llama.cpp`);
 }
+
+function turnedOver(names: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+  return new Map([...names].map(([theirs, own]) => [own, theirs]));
+}
+
+/** Hugging Face's names by llama.cpp's, outside of blocks. */
+export const HUB_NAMES: ReadonlyMap<string, string> = turnedOver(NAMES);
+
+/** The same inside of blocks. */
+export const HUB_BLOCK_NAMES: ReadonlyMap<string, string> = turnedOver(BLOCK_NAMES);
 
 /** Whether llama.cpp has the rows of this module in an order of its own, for a model that it calls "llama". */
 export function isPermuted(architecture: string, path: string): boolean {
