@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { brief } from "../files/json_text.ts";
 import type { Json } from "../files/tokenizer.ts";
 import type { Lora } from "./lora.ts";
 import { type CompleteLora, completeLora } from "./lora_options.ts";
@@ -46,7 +47,7 @@ function isUnset(value: unknown): boolean {
 function fault(path: string, field: string, value: unknown, wanted: string): TypeError {
   return new TypeError(
     `Cannot read the adapter's configuration "${path}": "${field}" is ${
-      JSON.stringify(value) ?? "missing"
+      value === undefined ? "missing" : brief(value)
     }, wanted ${wanted}`,
   );
 }

@@ -9,6 +9,7 @@ import { sameShape, showShape } from "../../core/shape.ts";
 import { NESTED_BLOCK } from "../../kernels/quant/double_quant.ts";
 import type { FourBitBytes } from "../../kernels/quant/four_bit.ts";
 import { type FourBitType, tableOf } from "../../kernels/quant/tables.ts";
+import { brief, checkDepth } from "./json_text.ts";
 import type { TensorData, TensorSource } from "./safetensors.ts";
 
 /** A 4-bit weight as a checkpoint holds it. */
@@ -197,13 +198,14 @@ async function readState(source: TensorSource, name: string, reader: Reader): Pr
   const text = new TextDecoder().decode(await source.read(key));
   let json: Record<string, unknown>;
   try {
+    checkDepth(text);
     json = Object(JSON.parse(text));
   } catch {
     throw reader.fault(`found no JSON in "${key}", wanted {"quant_type", "blocksize", …}`);
   }
   const need = (field: string, is: boolean, wanted: string) => {
     if (is) return;
-    const found = JSON.stringify(json[field]) ?? "nothing";
+    const found = brief(json[field]);
     throw reader.fault(`found ${found} as "${field}" in "${key}", wanted ${wanted}`);
   };
   const { quant_type: type, blocksize: block, dtype, shape } = json;

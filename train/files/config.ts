@@ -4,6 +4,7 @@
  * @module
  */
 import { readJsonOf } from "./input.ts";
+import { brief } from "./json_text.ts";
 import type { Json } from "./tokenizer.ts";
 
 /** The sizes that every language model has. Architectures add their own. */
@@ -54,7 +55,7 @@ export class ConfigFields {
 
   /** The error about a field. */
   fault(field: string, wanted: string): TypeError {
-    const found = JSON.stringify(this.json[field]) ?? "nothing";
+    const found = brief(this.json[field]);
     return new TypeError(
       `Cannot read the model's configuration "${this.path}": "${this.#prefix}${field}" is ${found}, wanted ${wanted}`,
     );
@@ -81,7 +82,7 @@ export class ConfigFields {
     if (isFine) return size;
     throw new TypeError(
       `Cannot read the model's configuration "${this.path}": its attention heads are ${
-        JSON.stringify(size)
+        brief(size)
       } wide, wanted a multiple of 4, at most 256`,
     );
   }

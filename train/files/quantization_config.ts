@@ -5,6 +5,7 @@
  * @module
  */
 import type { FourBitType } from "../../kernels/quant/tables.ts";
+import { brief } from "./json_text.ts";
 import type { Json } from "./tokenizer.ts";
 
 /** What transformers writes for a model in 4 bits, in its order. */
@@ -72,10 +73,13 @@ export function saysFourBit(json: Json, path: string): boolean {
     ? config.load_in_4bit === true || config._load_in_4bit === true
     : false;
   if (isFourBit) return true;
-  const method = config.load_in_8bit ? "bitsandbytes in 8 bits" : config.quant_method;
+  const found = config.quant_method ?? "an unnamed method";
+  const method = config.load_in_8bit
+    ? "bitsandbytes in 8 bits"
+    : typeof found === "string"
+    ? found.slice(0, 80)
+    : brief(found);
   throw new TypeError(
-    `Cannot load the model of "${path}": its weights are quantized by ${
-      method ?? "an unnamed method"
-    }, wanted bitsandbytes in 4 bits or plain weights; use the model that it was made from`,
+    `Cannot load the model of "${path}": its weights are quantized by ${method}, wanted bitsandbytes in 4 bits or plain weights; use the model that it was made from`,
   );
 }

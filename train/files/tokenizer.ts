@@ -5,6 +5,7 @@
  */
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { readJsonOf, readTextOf } from "./input.ts";
+import { brief } from "./json_text.ts";
 import { writeWhole } from "./output.ts";
 
 /** A JSON object. */
@@ -59,12 +60,16 @@ export class Tokenizer {
     this.json = json;
     this.config = config;
     try {
+      checkIds(json);
       this.#inner = new HubTokenizer(json, config);
+      // Some of what is wrong shows only in use.
+      this.#inner.decode(this.#inner.encode("a b").ids);
     } catch (error) {
       throw new SyntaxError(
         `Cannot use this tokenizer: ${
-          (error as Error).message
+          reasonOf(error)
         }; wanted the content of a Hugging Face tokenizer.json`,
+        { cause: error },
       );
     }
     this.#known = new Set(this.#inner.get_vocab().values());
@@ -125,6 +130,36 @@ export class Tokenizer {
   }
 }
 
+/** More ids than any vocabulary has. The library makes a list as long as the largest. */
+const MOST_IDS = 1 << 22;
+
+function checkIds(json: Json): void {
+  const { vocab } = Object(json.model);
+  const added = Array.isArray(json.added_tokens) ? json.added_tokens : [];
+  // Unigram's vocabulary is a list, whose places are the ids.
+  const own = Array.isArray(vocab) ? [] : Object.entries(Object(vocab));
+  const ids: [token: unknown, id: unknown][] = own.concat(
+    added.map((token) => [token?.content, token?.id]),
+  );
+  const wrong = ids.find(([, id]) =>
+    !(Number.isInteger(id) && id as number >= 0 && id as number < MOST_IDS)
+  );
+  if (!wrong) return;
+  throw new SyntaxError(
+    `found ${brief(wrong[1])} as the id of ${
+      brief(wrong[0])
+    }, wanted a whole number below ${MOST_IDS}`,
+  );
+}
+
+/** Why a tokenizer could not be made: the library checks little, and where it stumbles the engine's words say nothing to a user. */
+function reasonOf(error: unknown): string {
+  const isEngines = error instanceof TypeError || error instanceof RangeError;
+  return isEngines
+    ? "a part of it is missing, or is of another type than it should be"
+    : (error as Error).message.slice(0, 500);
+}
+
 async function readIfThere<T>(
   read: (path: string, what: string) => Promise<T>,
   path: string,
@@ -172,7 +207,9 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   try {
     return new Tokenizer(json, { config, modelConfig });
   } catch (error) {
-    throw new SyntaxError(`Cannot read the tokenizer "${path}": ${(error as Error).message}`);
+    throw new SyntaxError(`Cannot read the tokenizer "${path}": ${reasonOf(error)}`, {
+      cause: error,
+    });
   }
 }
 
