@@ -232,49 +232,107 @@ export async function quantizeFourBit(
   weight: Tensor,
   options: FourBitOptions = {},
 ): Promise<FourBitTensor> {
-  const { type = "nf4", blockSize = 64, doubleQuant = false } = options;
-  checkBlockSize(blockSize);
+  checkBlockSize(options.blockSize ?? 64);
   checkRank("quantize", weight, 2, "the weight");
   checkDType("quantize", weight, "f32", "the weight");
-  const { device, size } = weight;
-  const shape = [weight.shape[0], weight.shape[1]] as const;
-  const blocks = Math.ceil(size / blockSize);
-  const { thresholds, codes } = thresholdsOf(type);
-  const code = (from: number) =>
-    codes.slice(from, from + 8).reduce((word, own, i) => word | own << (4 * i), 0) >>> 0;
-  const params = uniform(
-    size,
-    blockSize,
-    code(0),
-    code(8),
-    ...Array.from(thresholds, floatBits),
+  const quantizer = new FourBitQuantizer(
+    weight.device,
+    [weight.shape[0], weight.shape[1]],
+    options,
   );
-  const packed = device.keep(empty(device, [Math.ceil(size / 8)], "u32"));
-  const absmax = device.keep(empty(device, [blocks], "u32"));
-  const lanes = Math.min(64, blockSize / 8);
-  device.dispatch(
-    quantizeKernel,
-    [weight, packed, absmax, params],
-    gridOf(Math.ceil(blocks / (64 / lanes))),
-    { LANES: lanes, ROWS: 64 / lanes },
-  );
-  const found = new Float32Array((await absmax.read()).buffer);
-  const bad = found.findIndex((scale) => !Number.isFinite(scale));
-  if (bad >= 0) {
-    throw new RangeError(
-      `Cannot quantize a weight of shape ${showShape(shape)}: block ${bad} (elements ${
-        bad * blockSize
-      } to ` +
-        `${Math.min(size, (bad + 1) * blockSize) - 1}) holds NaN or infinity`,
+  quantizer.add(weight);
+  return await quantizer.end();
+}
+
+/** Quantizes a weight that comes in pieces, so that it is never on the device whole in 32 bits. */
+export class FourBitQuantizer {
+  readonly #device: Device;
+  readonly #shape: readonly [number, number];
+  readonly #options: Required<FourBitOptions>;
+  readonly #size: number;
+  readonly #packed: Tensor;
+  readonly #absmax: Tensor;
+  #at = 0;
+
+  /** For a weight of this shape. */
+  constructor(device: Device, shape: readonly [number, number], options: FourBitOptions = {}) {
+    const { type = "nf4", blockSize = 64, doubleQuant = false } = options;
+    checkBlockSize(blockSize);
+    this.#device = device;
+    this.#shape = shape;
+    this.#options = { type, blockSize, doubleQuant };
+    this.#size = shape[0] * shape[1];
+    this.#packed = device.keep(empty(device, [Math.ceil(this.#size / 8)], "u32"));
+    this.#absmax = device.keep(empty(device, [Math.ceil(this.#size / blockSize)], "u32"));
+  }
+
+  /** Queues the work on the next elements: f32, and except for the last piece a multiple of 64 blocks, for the sake of alignment. */
+  add(piece: Tensor): void {
+    const { type, blockSize } = this.#options;
+    const [at, size] = [this.#at, piece.size];
+    const isLast = at + size === this.#size;
+    if (at + size > this.#size || !isLast && size % (64 * blockSize) !== 0) {
+      throw new RangeError(
+        `Cannot quantize elements ${at} to ${at + size - 1} of a weight of shape ${
+          showShape(this.#shape)
+        }: wanted the last ones, or a multiple of ${64 * blockSize}`,
+      );
+    }
+    const { thresholds, codes } = thresholdsOf(type);
+    const code = (from: number) =>
+      codes.slice(from, from + 8).reduce((word, own, i) => word | own << (4 * i), 0) >>> 0;
+    const params = uniform(size, blockSize, code(0), code(8), ...Array.from(thresholds, floatBits));
+    const blocks = Math.ceil(size / blockSize);
+    const lanes = Math.min(64, blockSize / 8);
+    this.#device.dispatch(
+      quantizeKernel,
+      [
+        piece,
+        viewOf(this.#packed, [Math.ceil(size / 8)], "u32", at / 2),
+        viewOf(this.#absmax, [blocks], "u32", 4 * at / blockSize),
+        params,
+      ],
+      gridOf(Math.ceil(blocks / (64 / lanes))),
+      { LANES: lanes, ROWS: 64 / lanes },
     );
+    this.#at += size;
   }
-  if (!doubleQuant) {
-    const scales = { kind: "plain", absmax: viewOf(absmax, [blocks], "f32") } as const;
-    return new FourBitTensor(shape, type, blockSize, packed, scales);
+
+  /**
+   * Waits until all is quantized.
+   *
+   * @throws {RangeError} if the weight holds NaN or infinity, naming the block
+   */
+  async end(): Promise<FourBitTensor> {
+    const { type, blockSize, doubleQuant } = this.#options;
+    const found = new Float32Array((await this.#absmax.read()).buffer);
+    const bad = found.findIndex((scale) => !Number.isFinite(scale));
+    if (bad >= 0) {
+      this.dispose();
+      throw new RangeError(
+        `Cannot quantize a weight of shape ${showShape(this.#shape)}: block ${bad} (elements ${
+          bad * blockSize
+        } to ` +
+          `${Math.min(this.#size, (bad + 1) * blockSize) - 1}) holds NaN or infinity`,
+      );
+    }
+    if (!doubleQuant) {
+      const absmax = viewOf(this.#absmax, [found.length], "f32");
+      return new FourBitTensor(this.#shape, type, blockSize, this.#packed, {
+        kind: "plain",
+        absmax,
+      });
+    }
+    this.#absmax.dispose();
+    const nested = uploadScales(this.#device, doubleQuantize(found));
+    return new FourBitTensor(this.#shape, type, blockSize, this.#packed, nested);
   }
-  absmax.dispose();
-  const nested = uploadScales(device, doubleQuantize(found));
-  return new FourBitTensor(shape, type, blockSize, packed, nested);
+
+  /** Gives the memory back where the weight does not come to its end. */
+  dispose(): void {
+    this.#packed.dispose();
+    this.#absmax.dispose();
+  }
 }
 
 /** The scales of stored 4-bit weights in float32. */

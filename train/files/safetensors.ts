@@ -21,8 +21,8 @@ export interface TensorSource extends Disposable {
   /** A floating-point tensor (F32, F16, BF16, F64) as f32. Throws a TypeError for other dtypes. */
   readFloats(name: string): Promise<Float32Array<ArrayBuffer>>;
   /**
-   * The same, at most so many numbers at a time, each piece overwritten by the next: for tensors that shall not be in memory whole.
-   * Without it they are.
+   * The same, at most so many numbers at a time, each piece overwritten by the next one of any tensor: for tensors that
+   * shall not be in memory whole. Without it they are.
    */
   floatPieces?(name: string, most: number): Iterable<Float32Array<ArrayBuffer>>;
   /** Closes the files. */
@@ -51,6 +51,9 @@ export class SafetensorsFile implements TensorSource {
   readonly metadata: Readonly<Record<string, string>>;
   readonly #file: Deno.FsFile;
   readonly #start: number;
+  /** A piece, and how it is stored: kept from tensor to tensor, as thousands of them would wait for the garbage collector. */
+  #numbers = new Float32Array(0);
+  #stored = new Uint8Array(0);
 
   private constructor(path: string, file: Deno.FsFile, header: Header) {
     this.path = path;
@@ -127,7 +130,7 @@ export class SafetensorsFile implements TensorSource {
   }
 
   /**
-   * A tensor of F32, F16, BF16 or F64 as f32, so many numbers at a time: a piece is overwritten by the next one.
+   * A tensor of F32, F16, BF16 or F64 as f32, so many numbers at a time: a piece is overwritten by the next one of any tensor.
    *
    * @throws {RangeError} for an unknown name.
    * @throws {TypeError} for another dtype.
@@ -143,12 +146,15 @@ export class SafetensorsFile implements TensorSource {
       );
     }
     const size = sizeOf(shape);
-    const numbers = new Float32Array(Math.min(most, size));
-    const stored = new Uint8Array(numbers.length * widen.bytes);
-    for (let at = 0; at < size; at += numbers.length) {
-      const count = Math.min(numbers.length, size - at);
-      const piece = numbers.subarray(0, count);
-      const bytes = stored.subarray(0, count * widen.bytes);
+    const longest = Math.min(most, size);
+    if (this.#numbers.length < longest) {
+      this.#numbers = new Float32Array(longest);
+      this.#stored = new Uint8Array(8 * longest);
+    }
+    for (let at = 0; at < size; at += longest) {
+      const count = Math.min(longest, size - at);
+      const piece = this.#numbers.subarray(0, count);
+      const bytes = this.#stored.subarray(0, count * widen.bytes);
       this.#fill(name, begin + at * widen.bytes, bytes);
       widen.to(bytes, piece);
       yield piece;

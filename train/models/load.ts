@@ -23,6 +23,7 @@ import { blueprintOf } from "./architectures.ts";
 import { findWeights } from "./check_weights.ts";
 import { conversionNotes, openGgufModel } from "./gguf.ts";
 import type { LanguageModel } from "./language_model.ts";
+import { IN_FLIGHT, type Pieces, piecesOf, quantizePieces, uploadPieces } from "./pieces.ts";
 
 /** How a model is loaded. */
 export interface LoadOptions {
@@ -38,9 +39,6 @@ export interface LoadOptions {
   /** "all" for full fine-tuning; by default the model is frozen, and an adapter is trained. */
   readonly trainable?: "all" | "none";
 }
-
-/** So many weights are read and quantized at a time: their waiting overlaps, and few of them are in memory in 32 bits. */
-const AT_ONCE = 16;
 
 function checkOptions({ quantize, doubleQuant, blockSize, trainable }: LoadOptions): void {
   if (quantize !== undefined && quantize !== "nf4" && quantize !== "fp4") {
@@ -61,7 +59,7 @@ function checkOptions({ quantize, doubleQuant, blockSize, trainable }: LoadOptio
 }
 
 /** A weight as a checkpoint has it. */
-type Stored = Float32Array<ArrayBuffer> | StoredFourBit;
+type Stored = Pieces | StoredFourBit;
 
 /** Throws unless a weight that is in 4 bits already is what the options ask for. What they leave open is as it is stored. */
 function checkStored(
@@ -112,22 +110,42 @@ async function place(
   spec: WeightSpec,
   options: LoadOptions,
 ): Promise<Tensor | QuantizedTensor> {
-  if (!(stored instanceof Float32Array)) return placeFourBit(device, stored, spec, options);
-  let dense = device.keep(tensor(device, stored, spec.shape));
-  if (spec.role === "linear" && options.quantize) {
-    if (spec.transposed) {
-      const given = dense;
-      dense = device.keep(noGrad(() => transpose(given)));
-      given.dispose();
-    }
+  if ("bytes" in stored) return placeFourBit(device, stored, spec, options);
+  const isQuantized = spec.role === "linear" && options.quantize;
+  const fourBit = { ...options, type: options.quantize };
+  if (isQuantized && !spec.transposed) {
+    return await quantizePieces(device, stored, spec.shape as [number, number], fourBit);
+  }
+  const dense = await uploadPieces(device, stored, spec.shape);
+  if (isQuantized) {
+    const turned = device.keep(noGrad(() => transpose(dense)));
+    dense.dispose();
     try {
-      return await quantizeFourBit(dense, { ...options, type: options.quantize });
+      return await quantizeFourBit(turned, fourBit);
     } finally {
-      dense.dispose();
+      turned.dispose();
     }
   }
   dense.requiresGrad = options.trainable === "all";
   return dense;
+}
+
+/** Weights in groups whose waiting overlaps: small ones together, a large one alone. */
+function* groupsOf(
+  specs: ReadonlyMap<string, WeightSpec>,
+): Generator<[string, WeightSpec][]> {
+  let group: [string, WeightSpec][] = [];
+  let bytes = 0;
+  for (const [name, spec] of specs) {
+    const own = 4 * sizeOf(spec.shape);
+    if (group.length > 0 && bytes + own > IN_FLIGHT) {
+      yield group;
+      [group, bytes] = [[], 0];
+    }
+    group.push([name, spec]);
+    bytes += own;
+  }
+  if (group.length > 0) yield group;
 }
 
 async function placeAll(
@@ -137,10 +155,9 @@ async function placeAll(
   options: LoadOptions,
 ): Promise<Map<string, Tensor | QuantizedTensor>> {
   const weights = new Map<string, Tensor | QuantizedTensor>();
-  const all = [...specs];
-  for (let from = 0; from < all.length; from += AT_ONCE) {
+  for (const some of groupsOf(specs)) {
     const group = await Promise.all(
-      all.slice(from, from + AT_ONCE).map(async ([name, spec]) => {
+      some.map(async ([name, spec]) => {
         const stored = await read(name);
         try {
           return [name, await place(device, stored, spec, options)] as const;
@@ -153,6 +170,8 @@ async function placeAll(
     );
     for (const [name, weight] of group) weights.set(name, weight);
   }
+  // The buffers that weights were quantized from.
+  device.trim();
   return weights;
 }
 
@@ -190,7 +209,7 @@ async function loadGguf(
   const blueprint = blueprintOf(file.json, path);
   findWeights(source, blueprint, path);
   const specs = blueprint.weights;
-  const weights = await placeAll(device, specs, (name) => source.readFloats(name), options);
+  const weights = await placeAll(device, specs, (name) => piecesOf(source, name), options);
   const model = blueprint.create(device, file.json, weights);
   model.tokenizer = file.tokenizer;
   model.notes = [...file.notes, ...conversionNotes(file, specs, options.quantize)];
@@ -253,9 +272,9 @@ export async function loadModel(
   using source = await openCheckpoint(folder);
   const names = findWeights(source, blueprint, folder);
   checkQuantized(source, names, saysFourBit(json, path), folder, options.trainable);
-  const read = (name: string) => {
+  const read = (name: string): Promise<Stored> => {
     const own = names.get(name)!;
-    return isFourBit(source, own) ? readFourBit(source, own) : source.readFloats(own);
+    return isFourBit(source, own) ? readFourBit(source, own) : piecesOf(source, own);
   };
   const weights = await placeAll(device, blueprint.weights, read, options);
   const model = blueprint.create(device, json, weights);
