@@ -167,6 +167,7 @@ export { Llama, type LlamaConfig } from "./train/models/llama.ts";
 export {
   loadModel,
   type LoadOptions,
+  type QuantizationScheme,
   randomModel,
   type RandomModelOptions,
 } from "./train/models/load.ts";

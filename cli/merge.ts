@@ -8,7 +8,7 @@ import { mergeAdapter } from "../train/adapters/lora.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { ADAPTER_OPTION, MODEL_OPTIONS, openModel } from "./model_options.ts";
+import { ADAPTER_OPTION, FOUR_BIT_TYPE, MODEL_OPTIONS, openModel } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, table } from "./print.ts";
@@ -162,7 +162,7 @@ const command: Command = defineCommand({
     }),
     dtype: z.enum(["f32", "f16", "bf16"]).default("f32")
       .meta({ description: "of the plain weights" }),
-    quantize: quantize.meta({
+    quantize: FOUR_BIT_TYPE.optional().meta({
       description: "write the merged linear layers in 4 bits of this type",
     }),
     baseQuantize: quantize.meta({

@@ -8,10 +8,13 @@ import type { Device } from "../core/device.ts";
 import { loadAdapter } from "../train/adapters/peft.ts";
 import { type DownloadProgress, resolveModel } from "../train/files/hub.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
-import { loadModel } from "../train/models/load.ts";
+import { loadModel, type QuantizationScheme } from "../train/models/load.ts";
 import { type Progress, progress } from "./progress.ts";
 
 const GROUP = "Quantization";
+
+/** The types that files in bitsandbytes' format can have. */
+export const FOUR_BIT_TYPE: z.ZodEnum<{ nf4: "nf4"; fp4: "fp4" }> = z.enum(["nf4", "fp4"]);
 
 /** Which model, and in how many bits. */
 export const MODEL_OPTIONS = {
@@ -21,12 +24,15 @@ export const MODEL_OPTIONS = {
       "the Hugging Face hub, or org/name@revision",
     placeholder: "FOLDER",
   }),
-  quantize: z.enum(["nf4", "fp4"]).optional()
+  quantize: z.enum(["nf4", "fp4", "int8", "int4"]).optional()
     .meta({ description: "quantize the linear layers to this type while loading", group: GROUP }),
   doubleQuant: z.boolean().default(false)
     .meta({ description: "quantize the scales too (with --quantize)", group: GROUP }),
   blockSize: z.int().min(32).max(4096).optional()
-    .meta({ description: "weights that share a scale (with --quantize); 64", group: GROUP }),
+    .meta({
+      description: "weights that share a scale (with --quantize); 64, for int8 a row",
+      group: GROUP,
+    }),
 };
 
 /** An adapter on the model, for the commands that can use one. */
@@ -40,7 +46,7 @@ export const ADAPTER_OPTION = {
 /** What `MODEL_OPTIONS` and `ADAPTER_OPTION` give. */
 export interface ModelChoice {
   readonly model: string;
-  readonly quantize?: "nf4" | "fp4";
+  readonly quantize?: QuantizationScheme;
   readonly doubleQuant: boolean;
   readonly blockSize?: number;
   readonly adapter?: string;

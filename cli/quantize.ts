@@ -8,7 +8,7 @@ import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { turned } from "../train/models/turn.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { FOUR_BIT_TYPE, MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
@@ -161,7 +161,7 @@ function printResult(before: Size, after: Size, errors: readonly LayerError[]): 
   printLine();
 }
 
-const { model, quantize, doubleQuant, blockSize } = MODEL_OPTIONS;
+const { model, doubleQuant, blockSize } = MODEL_OPTIONS;
 
 const command: Command = defineCommand({
   name: "quantize",
@@ -182,7 +182,7 @@ const command: Command = defineCommand({
       description: "where to: a new or empty folder, or a model folder to replace",
       placeholder: "FOLDER",
     }),
-    quantize: quantize.unwrap().default("nf4")
+    quantize: FOUR_BIT_TYPE.default("nf4")
       .meta({ description: "the type of the linear layers' weights" }),
     doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
     blockSize: blockSize.meta({ description: "weights that share a scale; 64" }),

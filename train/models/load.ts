@@ -11,6 +11,7 @@ import { type Tensor, tensor } from "../../core/tensor.ts";
 import { fourBitFromBytes, quantizeFourBit } from "../../kernels/quant/four_bit.ts";
 import { transpose } from "../../kernels/pointwise/transpose.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
+import { type IntegerType, quantizeInteger } from "../../kernels/quant/integer.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 import { isFourBit, readFourBit, type StoredFourBit } from "../files/bitsandbytes.ts";
 import { readConfig } from "../files/config.ts";
@@ -25,24 +26,38 @@ import { conversionNotes, openGgufModel } from "./gguf.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { IN_FLIGHT, type Pieces, piecesOf, quantizePieces, uploadPieces } from "./pieces.ts";
 
+/** The schemes that weights can be quantized to while a model is loaded. */
+export type QuantizationScheme = FourBitType | IntegerType;
+
+const SCHEMES: readonly QuantizationScheme[] = ["nf4", "fp4", "int8", "int4"];
+
 /** How a model is loaded. */
 export interface LoadOptions {
   /**
    * The scheme of the linear layers' weights; without it they stay as the checkpoint has them: in 32 bits, or in the 4 bits of
    * bitsandbytes.
    */
-  readonly quantize?: FourBitType;
+  readonly quantize?: QuantizationScheme;
   /** Quantize the scales too (Dettmers et al., arXiv 2305.14314, section 3). */
   readonly doubleQuant?: boolean;
-  /** Weights that share a scale: 64 by default. */
+  /** Weights that share a scale: 64 by default, and for int8 a whole row. */
   readonly blockSize?: number;
   /** "all" for full fine-tuning; by default the model is frozen, and an adapter is trained. */
   readonly trainable?: "all" | "none";
 }
 
+function isInteger(scheme: QuantizationScheme | undefined): scheme is IntegerType {
+  return scheme === "int8" || scheme === "int4";
+}
+
 function checkOptions({ quantize, doubleQuant, blockSize, trainable }: LoadOptions): void {
-  if (quantize !== undefined && quantize !== "nf4" && quantize !== "fp4") {
-    throw new RangeError(`Cannot quantize to "${quantize}": wanted "nf4" or "fp4"`);
+  if (quantize !== undefined && !SCHEMES.includes(quantize)) {
+    throw new RangeError(`Cannot quantize to "${quantize}": wanted one of ${SCHEMES.join(", ")}`);
+  }
+  if (doubleQuant && isInteger(quantize)) {
+    throw new TypeError(
+      `Cannot load with doubleQuant: ${quantize} has no scales to quantize again; leave it out, or take nf4`,
+    );
   }
   if (quantize === undefined && (doubleQuant || blockSize !== undefined)) {
     throw new TypeError(
@@ -76,7 +91,7 @@ function checkStored(
   const isNested = !(bytes.scales instanceof Float32Array);
   const { quantize = type, doubleQuant = false, blockSize: wanted = blockSize } = options;
   if (quantize === type && (isNested || !doubleQuant) && wanted === blockSize) return;
-  const show = (scheme: FourBitType, nested: boolean, block: number) =>
+  const show = (scheme: QuantizationScheme, nested: boolean, block: number) =>
     `${scheme}${nested ? " with doubleQuant" : ""} in blocks of ${block}`;
   throw new RangeError(
     `it is stored as ${show(type, isNested, blockSize)}, but ${
@@ -103,6 +118,30 @@ function placeFourBit(
   }
 }
 
+/** A weight in integers. They are rounded on the host, which holds this one weight in 32 bits. */
+function placeInteger(
+  device: Device,
+  pieces: Pieces,
+  { shape, transposed }: WeightSpec,
+  type: IntegerType,
+  groupSize: number | undefined,
+): QuantizedTensor {
+  const [rows, columns] = shape;
+  let numbers = new Float32Array(rows * columns);
+  let at = 0;
+  for (const piece of pieces) {
+    numbers.set(piece, at);
+    at += piece.length;
+  }
+  if (!transposed) return quantizeInteger(device, numbers, [rows, columns], { type, groupSize });
+  const given = numbers;
+  numbers = new Float32Array(given.length);
+  for (let i = 0; i < given.length; i++) {
+    numbers[(i % columns) * rows + Math.floor(i / columns)] = given[i];
+  }
+  return quantizeInteger(device, numbers, [columns, rows], { type, groupSize });
+}
+
 /** A weight in memory, in the form that the options want. */
 async function place(
   device: Device,
@@ -111,8 +150,12 @@ async function place(
   options: LoadOptions,
 ): Promise<Tensor | QuantizedTensor> {
   if ("bytes" in stored) return placeFourBit(device, stored, spec, options);
-  const isQuantized = spec.role === "linear" && options.quantize;
-  const fourBit = { ...options, type: options.quantize };
+  const { quantize, blockSize } = options;
+  const isQuantized = spec.role === "linear" && quantize;
+  if (isQuantized && isInteger(quantize)) {
+    return placeInteger(device, stored, spec, quantize, blockSize);
+  }
+  const fourBit = { ...options, type: quantize as FourBitType | undefined };
   if (isQuantized && !spec.transposed) {
     return await quantizePieces(device, stored, spec.shape as [number, number], fourBit);
   }

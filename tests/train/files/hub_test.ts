@@ -1,3 +1,5 @@
+// Both set the environment, which test files that run at the same time share: so they are one.
+import "./hub_faults.ts";
 import { downloadModel, type DownloadProgress, resolveModel } from "../../../train/files/hub.ts";
 import { assert, assertEquals, assertMatch, assertRejects } from "../../assert.ts";
 import {

@@ -162,6 +162,11 @@ test("nf4 with doubleQuant: logits and perplexity are those of bitsandbytes", (p
     await checkPerplexity(model, "nf4_dq");
   }));
 
+test("int8 and int4: perplexity is that of the same integers in torch", async (path) => {
+  await withModel(path, { quantize: "int8" }, (model) => checkPerplexity(model, "int8"));
+  await withModel(path, { quantize: "int4" }, (model) => checkPerplexity(model, "int4_g64"));
+});
+
 // Their perplexities hold too; they would take another minute on software Vulkan.
 test("nf4: logits are those of bitsandbytes", (path) =>
   withModel(path, { quantize: "nf4" }, (model) => checkLogits(model, "nf4", [1, 3])));
