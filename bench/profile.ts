@@ -6,6 +6,7 @@
 import type { Grid, PassObserver } from "../core/commands.ts";
 import type { Device } from "../core/device.ts";
 import type { Pipeline } from "../core/kernel.ts";
+import { readTimestamps } from "./timestamps.ts";
 
 /** What the dispatches of one kernel took together. */
 export interface KernelShare {
@@ -66,36 +67,18 @@ export async function profile(device: Device, body: () => void): Promise<Profile
   } finally {
     device.observer = null;
   }
-  const bytes = 16 * labels.length;
-  const resolved = gpu.createBuffer({
-    size: bytes,
-    usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
-  });
-  const staging = gpu.createBuffer({
-    size: bytes,
-    usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-  });
-  const encoder = gpu.createCommandEncoder();
-  encoder.resolveQuerySet(set, 0, 2 * labels.length, resolved, 0);
-  encoder.copyBufferToBuffer(resolved, 0, staging, 0, bytes);
-  gpu.queue.submit([encoder.finish()]);
-  await staging.mapAsync(GPUMapMode.READ);
-  const ticks = new BigUint64Array(staging.getMappedRange().slice(0));
-  for (const resource of [staging, resolved, set]) resource.destroy();
+  const times = await readTimestamps(gpu, set, 2 * labels.length, gpu.createCommandEncoder());
   device.check();
-  const queue = gpu.queue as GPUQueue & { getTimestampPeriod?: () => number };
-  const milliseconds = (from: bigint, to: bigint) =>
-    Number(to - from) * (queue.getTimestampPeriod?.() ?? 1) / 1e6;
   const shares = new Map<string, { dispatches: number; milliseconds: number }>();
   for (const [i, label] of labels.entries()) {
     const share = shares.get(label) ?? { dispatches: 0, milliseconds: 0 };
     share.dispatches++;
-    share.milliseconds += milliseconds(ticks[2 * i], ticks[2 * i + 1]);
+    share.milliseconds += times[2 * i + 1] - times[2 * i];
     shares.set(label, share);
   }
   return {
     kernels: [...shares].map(([kernel, share]) => ({ kernel, ...share }))
       .sort((a, b) => b.milliseconds - a.milliseconds),
-    milliseconds: milliseconds(ticks[0], ticks[2 * labels.length - 1]),
+    milliseconds: times[2 * labels.length - 1],
   };
 }

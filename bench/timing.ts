@@ -10,6 +10,7 @@ import { kernel } from "../core/kernel.ts";
 import { planMemory } from "../core/plan.ts";
 import type { Block } from "../core/pool.ts";
 import { empty } from "../core/tensor.ts";
+import { readTimestamps } from "./timestamps.ts";
 import warmUpCode from "./warm_up.wgsl" with { type: "text" };
 
 /** How often an op is timed. */
@@ -94,29 +95,8 @@ class Stopwatch {
 
   /** Submits, and gives the length of each stretch in milliseconds. */
   async finish(encoder: GPUCommandEncoder): Promise<number[]> {
-    const gpu = this.#device;
-    const bytes = 8 * this.#count;
-    const resolved = gpu.createBuffer({
-      size: bytes,
-      usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
-    });
-    const staging = gpu.createBuffer({
-      size: bytes,
-      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    });
-    encoder.resolveQuerySet(this.#set, 0, this.#count, resolved, 0);
-    encoder.copyBufferToBuffer(resolved, 0, staging, 0, bytes);
-    gpu.queue.submit([encoder.finish()]);
-    await staging.mapAsync(GPUMapMode.READ);
-    const ticks = new BigUint64Array(staging.getMappedRange().slice(0));
-    for (const resource of [staging, resolved, this.#set]) resource.destroy();
-    // Deno gives the adapter's ticks, and their length beside it; WebGPU says that a tick is a nanosecond.
-    const queue = gpu.queue as GPUQueue & { getTimestampPeriod?: () => number };
-    const nanoseconds = queue.getTimestampPeriod?.() ?? 1;
-    return Array.from(
-      { length: this.#count / 2 },
-      (_, i) => Number(ticks[2 * i + 1] - ticks[2 * i]) * nanoseconds / 1e6,
-    );
+    const times = await readTimestamps(this.#device, this.#set, this.#count, encoder);
+    return Array.from({ length: this.#count / 2 }, (_, i) => times[2 * i + 1] - times[2 * i]);
   }
 }
 
