@@ -6,8 +6,6 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { Tensor } from "../../core/tensor.ts";
-import { attention } from "../../kernels/attention/attention.ts";
-import { cacheAppend } from "../../kernels/attention/cache_append.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { gelu } from "../../kernels/pointwise/gelu.ts";
@@ -21,6 +19,7 @@ import { LinearGroup } from "../nn/linear_group.ts";
 import { Module, type Named } from "../nn/module.ts";
 import { LayerNorm } from "../nn/norm.ts";
 import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
+import { attend } from "./attend.ts";
 import { type KeyValueCache, LanguageModel } from "./language_model.ts";
 
 /** Reads a config.json. What it does not say is as in transformers: the smallest GPT-2. */
@@ -129,14 +128,8 @@ class Gpt2Attention extends LinearGroup<"c_attn" | "c_proj"> {
         slice(all, { start: i * hiddenSize, length: hiddenSize }),
         [...x.shape.slice(0, 2), heads, headSize],
       );
-    const q = part(0);
-    let [k, v] = [part(1), part(2)];
-    if (cache && past) {
-      cacheAppend(cache.keys, k, past);
-      cacheAppend(cache.values, v, past);
-      [k, v] = [cache.keys, cache.values];
-    }
-    return c_proj.forward(reshape(attention(q, k, v, positions, { past }), x.shape), residual);
+    const mixed = attend(part(0), part(1), part(2), positions, past, cache);
+    return c_proj.forward(reshape(mixed, x.shape), residual);
   }
 }
 

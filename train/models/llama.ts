@@ -6,8 +6,6 @@
  */
 import type { Device } from "../../core/device.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
-import { attention } from "../../kernels/attention/attention.ts";
-import { cacheAppend } from "../../kernels/attention/cache_append.ts";
 import { rope } from "../../kernels/attention/rope.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
 import { reshape } from "../../kernels/pointwise/reshape.ts";
@@ -21,6 +19,7 @@ import { LinearGroup } from "../nn/linear_group.ts";
 import { Module, type Named } from "../nn/module.ts";
 import { RmsNorm } from "../nn/norm.ts";
 import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
+import { attend } from "./attend.ts";
 import { type KeyValueCache, LanguageModel } from "./language_model.ts";
 import { ropeTable } from "./rope_table.ts";
 
@@ -189,14 +188,9 @@ class LlamaAttention extends LinearGroup<"q_proj" | "k_proj" | "v_proj" | "o_pro
     const split = (t: Tensor, count: number) => reshape(t, [batch, length, count, headSize]);
     const turned = (t: Tensor, norm?: RmsNorm) => rope(norm?.forward(t) ?? t, positions, angles);
     const q = turned(split(q_proj.forward(x), heads), this.#norms?.q_norm);
-    let k = turned(split(k_proj.forward(x), kvHeads), this.#norms?.k_norm);
-    let v = split(v_proj.forward(x), kvHeads);
-    if (cache && past) {
-      cacheAppend(cache.keys, k, past);
-      cacheAppend(cache.values, v, past);
-      [k, v] = [cache.keys, cache.values];
-    }
-    const mixed = attention(q, k, v, positions, { past });
+    const k = turned(split(k_proj.forward(x), kvHeads), this.#norms?.k_norm);
+    const v = split(v_proj.forward(x), kvHeads);
+    const mixed = attend(q, k, v, positions, past, cache);
     return o_proj.forward(reshape(mixed, [batch, length, heads * headSize]), residual);
   }
 }
