@@ -9,7 +9,7 @@ import { input, type KernelPair, kernelPair, pick } from "../core/inputs.ts";
 import { type Kernel, kernel } from "../core/kernel.ts";
 import type { Tensor } from "../core/tensor.ts";
 
-/** `total`, the sum over a group, and the code with V replaced: naga 29 panics over an `alias` beside overrides. */
+/** `total`, the sum over a group, and the code with V replaced by the type of a group. */
 function quadCode(code: string): string {
   return `fn total(v: vec4<f32>) -> f32 { return v.x + v.y + v.z + v.w; }\n` +
     code.replaceAll(/\bV\b/g, "vec4<f32>");

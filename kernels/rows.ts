@@ -12,8 +12,7 @@ import code from "./rows.wgsl" with { type: "text" };
 export const ROWS_WGSL: string = code;
 
 /**
- * The same for one lane to a row, without workgroup memory: on software Vulkan merely declaring it costs more than a short row,
- * because it is zeroed behind a barrier.
+ * The same for one lane to a row, which has nothing to exchange and so needs no workgroup memory.
  */
 export const ONE_LANE_WGSL = `
 override LANES: u32 = 1u;
