@@ -60,7 +60,18 @@ export { scale } from "./kernels/pointwise/scale.ts";
 export { siluGate } from "./kernels/pointwise/silu_gate.ts";
 export { slice, type SliceOptions } from "./kernels/pointwise/slice.ts";
 export { transpose } from "./kernels/pointwise/transpose.ts";
+export {
+  type AffineParameters,
+  affineParameters,
+  type AffineScheme,
+  dequantizeAffine,
+  type Levels,
+  levelsOf,
+  quantizeAffine,
+  type Range,
+} from "./kernels/quant/affine.ts";
 export type { NestedScales } from "./kernels/quant/double_quant.ts";
+export { fakeQuantize, type FakeQuantOptions } from "./kernels/quant/fake_quant.ts";
 export {
   type FourBitBytes,
   fourBitFromBytes,
@@ -192,6 +203,9 @@ export type {
 } from "./train/adapters/lora_options.ts";
 export { mergeAdapterFourBit, type MergeError } from "./train/adapters/merge_four_bit.ts";
 export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapters/peft.ts";
+
+// train/quant: ranges of numbers, chosen by looking at them
+export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 
 // train/eval: what a model can do
 export { type Accuracy, type AccuracyOptions, evaluateAccuracy } from "./train/eval/accuracy.ts";
