@@ -8,6 +8,18 @@ import type { Device } from "../core/device.ts";
 import type { Pipeline } from "../core/kernel.ts";
 import { readTimestamps } from "./timestamps.ts";
 
+/** One dispatch. */
+export interface DispatchTime {
+  /** The kernel's label. */
+  readonly kernel: string;
+  /** Its workgroups. */
+  readonly grid: Grid;
+  /** When it began, in milliseconds since the first dispatch. */
+  readonly begin: number;
+  /** How long it took. */
+  readonly milliseconds: number;
+}
+
 /** What the dispatches of one kernel took together. */
 export interface KernelShare {
   /** The kernel's label. */
@@ -22,63 +34,88 @@ export interface KernelShare {
 export interface Profile {
   /** Kernels, the most expensive first. */
   readonly kernels: readonly KernelShare[];
+  /** Every dispatch, in order. */
+  readonly dispatches: readonly DispatchTime[];
   /** From the first dispatch's beginning to the last one's end: more than the sum by copies and pauses. */
   readonly milliseconds: number;
 }
 
-/** Dispatches that a profile holds at most: a query set has 4096 timestamps. */
-const MOST_DISPATCHES = 2048;
+/** Timestamps of a query set: WebGPU's limit. */
+const SET_SIZE = 4096;
+
+/** Gives every dispatch a pass with two timestamps, in as many query sets as they need. */
+class Watch implements PassObserver {
+  readonly seen: { kernel: string; grid: Grid }[] = [];
+  readonly sets: GPUQuerySet[] = [];
+  readonly #gpu: GPUDevice;
+
+  constructor(gpu: GPUDevice) {
+    this.#gpu = gpu;
+  }
+
+  begin(pipeline: Pipeline, grid: Grid): GPUComputePassDescriptor {
+    const index = 2 * this.seen.length % SET_SIZE;
+    if (index === 0) {
+      this.sets.push(this.#gpu.createQuerySet({ type: "timestamp", count: SET_SIZE }));
+    }
+    this.seen.push({ kernel: pipeline.gpu.label, grid });
+    return {
+      timestampWrites: {
+        querySet: this.sets.at(-1)!,
+        beginningOfPassWriteIndex: index,
+        endOfPassWriteIndex: index + 1,
+      },
+    };
+  }
+
+  end(): void {}
+}
+
+/** The dispatches of each kernel together, the most expensive kernel first. */
+export function sharesOf(dispatches: readonly DispatchTime[]): KernelShare[] {
+  const shares = new Map<string, { dispatches: number; milliseconds: number }>();
+  for (const { kernel, milliseconds } of dispatches) {
+    const share = shares.get(kernel) ?? { dispatches: 0, milliseconds: 0 };
+    share.dispatches++;
+    share.milliseconds += milliseconds;
+    shares.set(kernel, share);
+  }
+  return [...shares].map(([kernel, share]) => ({ kernel, ...share }))
+    .sort((a, b) => b.milliseconds - a.milliseconds);
+}
 
 /**
- * Profiles one submission's worth of work. Passes of their own make each dispatch slower than it is otherwise: shares are worth
- * more than sums.
+ * Profiles some work. Passes of their own make each dispatch slower than it is otherwise: shares are worth more than sums.
  *
  * @param device an adapter with timestamps
- * @param body queues the work; at most 512 dispatches for each flush, 2048 in all
+ * @param body queues the work, and may wait for it
  * @throws {Error} if the adapter has no timestamps
  */
-export async function profile(device: Device, body: () => void): Promise<Profile> {
+export async function profile(
+  device: Device,
+  body: () => void | Promise<void>,
+): Promise<Profile> {
   if (!device.adapter.timestamps) {
     throw new Error("Cannot profile: the adapter has no timestamps");
   }
   const { gpu } = device;
-  const set = gpu.createQuerySet({ type: "timestamp", count: 2 * MOST_DISPATCHES });
-  const labels: string[] = [];
-  const observer: PassObserver = {
-    begin(pipeline: Pipeline, grid: Grid): GPUComputePassDescriptor {
-      if (labels.length >= MOST_DISPATCHES) return {};
-      const index = 2 * labels.length;
-      labels.push(`${pipeline.gpu.label} ${grid.join("×")}`);
-      return {
-        timestampWrites: {
-          querySet: set,
-          beginningOfPassWriteIndex: index,
-          endOfPassWriteIndex: index + 1,
-        },
-      };
-    },
-    end() {},
-  };
   await device.finish();
-  device.observer = observer;
+  const watch = new Watch(gpu);
+  device.observer = watch;
   try {
-    body();
+    await body();
     device.flush();
   } finally {
     device.observer = null;
   }
-  const times = await readTimestamps(gpu, set, 2 * labels.length, gpu.createCommandEncoder());
+  const { seen, sets } = watch;
+  if (seen.length === 0) return { kernels: [], dispatches: [], milliseconds: 0 };
+  const times = await readTimestamps(gpu, sets, 2 * seen.length, gpu.createCommandEncoder());
   device.check();
-  const shares = new Map<string, { dispatches: number; milliseconds: number }>();
-  for (const [i, label] of labels.entries()) {
-    const share = shares.get(label) ?? { dispatches: 0, milliseconds: 0 };
-    share.dispatches++;
-    share.milliseconds += times[2 * i + 1] - times[2 * i];
-    shares.set(label, share);
-  }
-  return {
-    kernels: [...shares].map(([kernel, share]) => ({ kernel, ...share }))
-      .sort((a, b) => b.milliseconds - a.milliseconds),
-    milliseconds: times[2 * labels.length - 1],
-  };
+  const dispatches = seen.map((own, i): DispatchTime => ({
+    ...own,
+    begin: times[2 * i],
+    milliseconds: times[2 * i + 1] - times[2 * i],
+  }));
+  return { kernels: sharesOf(dispatches), dispatches, milliseconds: times.at(-1)! };
 }

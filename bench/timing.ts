@@ -95,7 +95,7 @@ class Stopwatch {
 
   /** Submits, and gives the length of each stretch in milliseconds. */
   async finish(encoder: GPUCommandEncoder): Promise<number[]> {
-    const times = await readTimestamps(this.#device, this.#set, this.#count, encoder);
+    const times = await readTimestamps(this.#device, [this.#set], this.#count, encoder);
     return Array.from({ length: this.#count / 2 }, (_, i) => times[2 * i + 1] - times[2 * i]);
   }
 }

@@ -1,61 +1,93 @@
-/** `nibble bench`: how fast each kernel is on this machine, after a check against its reference. */
+/** `nibble bench`: how fast kernels and whole steps are on this machine. */
 import { z } from "zod";
+import { benchEndToEnd, WORKS } from "../bench/end_to_end/run.ts";
 import { benchKernels, KERNEL_CASES, type KernelTiming } from "../bench/kernels.ts";
 import { openDevice } from "../core/device.ts";
 import { writeWhole } from "../train/files/output.ts";
+import { KERNEL_HEAD, showKernel, showProfile, showWork, WORK_HEAD } from "./bench_tables.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { jsonFile } from "./options.ts";
-import { paint, printLine, row, significant } from "./print.ts";
+import { printLine } from "./print.ts";
 
-/** Rows are printed as they come, so widths are known beforehand; a longer shape only pushes its own row. */
-const WIDTHS = [Math.max(...KERNEL_CASES.map(({ kernel }) => kernel.length)), 36, -9, -8, -8, -9];
+const KERNELS = [...new Set(KERNEL_CASES.map(({ kernel }) => kernel))];
 
-const NAMES = [...new Set(KERNEL_CASES.map(({ kernel }) => kernel))].join(", ");
+const OPTIONS = z.strictObject({
+  endToEnd: z.boolean().default(false)
+    .describe("whole training steps and answers, on models with random weights"),
+  filter: z.string().min(1).optional()
+    .meta({ description: "only kernels, or whole steps, whose name contains this" }),
+  profile: z.boolean().default(false)
+    .describe("with --end-to-end: also say which kernels a step spends its time in"),
+  repeats: z.int().min(1).optional()
+    .describe("runs in each timed stretch; by default as many as time well"),
+  sizes: z.enum(["tiny", "software", "gpu"]).optional()
+    .describe("lengths of tests, of a small, or of a large model; by default as the adapter is"),
+  json: jsonFile(),
+}).superRefine(({ endToEnd, filter, profile }, context) => {
+  const names = endToEnd ? WORKS.map(({ name }) => name) : KERNELS;
+  if (filter !== undefined && !names.some((name) => name.includes(filter))) {
+    context.addIssue({
+      code: "custom",
+      path: ["filter"],
+      message: `found ${JSON.stringify(filter)}, wanted a part of ${names.join(", ")}`,
+    });
+  }
+  if (profile && !endToEnd) {
+    context.addIssue({ code: "custom", path: ["profile"], message: "wanted --end-to-end with it" });
+  }
+});
 
-function showTiming({ kernel, shape, milliseconds, gflops, gbs, error }: KernelTiming): string {
-  const time = milliseconds === null
-    ? paint("red", "WRONG".padStart(9))
-    : significant(milliseconds);
-  const rates = [gflops, gbs].map((rate) => rate === undefined ? "" : significant(rate));
-  return row([kernel, shape, time, ...rates, error.toExponential(1)], WIDTHS);
+type BenchChoice = z.output<typeof OPTIONS>;
+
+async function writeReport(path: string | undefined, report: unknown): Promise<void> {
+  if (path === undefined) return;
+  await writeWhole(path, `${JSON.stringify(report, null, 2)}\n`);
+  printLine(`Written to ${path}`);
+}
+
+async function benchWorks({ filter, profile, sizes, json }: BenchChoice): Promise<void> {
+  using device = await openDevice();
+  const { adapter } = device;
+  printLine(`${adapter.name} (${adapter.type}), Deno ${Deno.version.deno}`);
+  printLine(WORK_HEAD);
+  const results = await benchEndToEnd(openDevice, {
+    filter,
+    profile,
+    sizes: sizes && (sizes === "gpu" ? "full" : "tiny"),
+    onResult: (result) => {
+      printLine(showWork(result));
+      if (result.profile) printLine(`${showProfile(result.profile)}\n`);
+    },
+  });
+  const rows = results.map(({ profile, ...rest }) => ({ ...rest, kernels: profile?.kernels }));
+  await writeReport(json, { adapter, deno: Deno.version.deno, results: rows });
+}
+
+async function benchOnKernels({ filter, repeats, sizes, json }: BenchChoice): Promise<void> {
+  using device = await openDevice();
+  const { adapter } = device;
+  printLine(`${adapter.name} (${adapter.type}), Deno ${Deno.version.deno}`);
+  printLine(KERNEL_HEAD);
+  const onResult = (result: KernelTiming) => printLine(showKernel(result));
+  const results = await benchKernels(device, { filter, repeats, sizes, onResult });
+  await writeReport(json, { adapter, deno: Deno.version.deno, results });
+  const wrong = results.filter(({ milliseconds }) => milliseconds === null);
+  if (wrong.length === 0) return;
+  const list = wrong.map(({ kernel, error, allowed }) =>
+    `${kernel} (error ${error.toExponential(1)}, allowed ${allowed})`
+  );
+  throw new Error(`Cannot trust ${wrong.length} results on this adapter: ${list.join(", ")}`);
 }
 
 const bench: Command = defineCommand({
   name: "bench",
-  summary: "Time each kernel on this machine, after a check against its reference",
+  summary: "Time kernels, each checked against its reference, or whole training steps and answers",
   examples: [
     ["nibble bench", "every kernel, at sizes that suit the adapter"],
     ["nibble bench --filter matmul --json matmul.json", "some of them, and a file of the results"],
+    ["nibble bench --end-to-end --filter qlora", "steps of QLoRA on models of 135M and 7B weights"],
   ],
-  options: z.strictObject({
-    filter: z.string().min(1).optional()
-      .refine((part) => !part || KERNEL_CASES.some(({ kernel }) => kernel.includes(part)), {
-        error: ({ input }) => `found ${JSON.stringify(input)}, wanted a part of ${NAMES}`,
-      })
-      .meta({ description: "only kernels whose name contains this" }),
-    repeats: z.int().min(1).optional()
-      .describe("runs in each timed stretch; by default as many as time well"),
-    sizes: z.enum(["tiny", "software", "gpu"]).optional()
-      .describe("lengths of tests, of a small, or of a large model; by default as the adapter is"),
-    json: jsonFile(),
-  }),
-  async run({ filter, repeats, sizes, json }) {
-    using device = await openDevice();
-    printLine(`${device.adapter.name} (${device.adapter.type}), Deno ${Deno.version.deno}`);
-    printLine(row(["kernel", "shape", "ms", "GFLOP/s", "GB/s", "error"], WIDTHS));
-    const onResult = (result: KernelTiming) => printLine(showTiming(result));
-    const results = await benchKernels(device, { filter, repeats, sizes, onResult });
-    if (json !== undefined) {
-      const report = { adapter: device.adapter, deno: Deno.version.deno, results };
-      await writeWhole(json, `${JSON.stringify(report, null, 2)}\n`);
-      printLine(`Written to ${json}`);
-    }
-    const wrong = results.filter(({ milliseconds }) => milliseconds === null);
-    if (wrong.length === 0) return;
-    const list = wrong.map(({ kernel, error, allowed }) =>
-      `${kernel} (error ${error.toExponential(1)}, allowed ${allowed})`
-    );
-    throw new Error(`Cannot trust ${wrong.length} results on this adapter: ${list.join(", ")}`);
-  },
+  options: OPTIONS,
+  run: (options) => options.endToEnd ? benchWorks(options) : benchOnKernels(options),
 });
 export default bench;

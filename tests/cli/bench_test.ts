@@ -21,6 +21,16 @@ Deno.test("nibble bench prints a row for each result, and writes them all with -
   }
 });
 
+Deno.test("nibble bench --end-to-end prints a row for each work, and its kernels with --profile", async () => {
+  const flags = ["--end-to-end", "--filter", "gpt-d64", "--profile", "--sizes", "tiny"];
+  const { code, stdout, stderr } = await nibble("bench", ...flags);
+  assertEquals([code, stderr], [0, ""]);
+  assertMatch(stdout, /^work +shape +ms +min +max +tokens\/s +dispatches +cold ms/m);
+  assertMatch(stdout, /^full gpt-d64 2x32 +batch=2 length=32 tiny +[\d.]+ /m);
+  assertMatch(stdout, /^kernel +dispatches +ms +share$/m);
+  assertMatch(stdout, /^matmul\S* +\d+ +[\d.]+ +[\d.]+ %$/m);
+});
+
 Deno.test("nibble bench refuses an unknown kernel before the GPU starts", async () => {
   const { code, stdout, stderr } = await nibble("bench", "--filter", "zebra");
   assertEquals([code, stdout], [2, ""]);

@@ -1,0 +1,80 @@
+/**
+ * Models of any size with random weights, drawn on the device and quantized one by one, so that a model in 32 bits never exists
+ * whole.
+ *
+ * @module
+ */
+import type { Device } from "../../core/device.ts";
+import { sizeOf } from "../../core/shape.ts";
+import { type Tensor, tensor, zeros } from "../../core/tensor.ts";
+import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
+import type { Json } from "../../train/files/tokenizer.ts";
+import type { WeightSpec } from "../../train/models/architecture.ts";
+import { blueprintOf } from "../../train/models/architectures.ts";
+import type { LanguageModel } from "../../train/models/language_model.ts";
+import { Inputs } from "../case.ts";
+
+/** What the weights are. */
+export interface DrawOptions {
+  /** The linear layers in NF4 with double quantization, as in QLoRA. */
+  readonly quantize?: boolean;
+  /** "all" for full fine-tuning. */
+  readonly trainable?: "all" | "none";
+}
+
+/** Weights that wait for their quantization hold at most so many bytes in 32 bits: waiting takes 10 ms, and is shared. */
+const IN_FLIGHT = 256 << 20;
+
+function draw(inputs: Inputs, { shape, role, spread = 1 }: WeightSpec, deviation: number): Tensor {
+  const { device } = inputs;
+  if (role === "norm") return tensor(device, new Float32Array(sizeOf(shape)).fill(1), shape);
+  if (role === "bias") return zeros(device, shape);
+  return inputs.floats(shape, spread * deviation);
+}
+
+/**
+ * A model with random weights: even numbers of deviation `initializer_range`, gains 1, biases 0.
+ *
+ * @param device where it shall live; what its pool holds free is given back
+ * @param json the content of a config.json
+ * @param options whether it is quantized, and what is trained
+ */
+export async function drawModel(
+  device: Device,
+  json: Json,
+  { quantize = false, trainable = "none" }: DrawOptions = {},
+): Promise<LanguageModel> {
+  const blueprint = blueprintOf(json, "the bench's config");
+  const deviation = blueprint.config.initializerRange;
+  const inputs = new Inputs(device, 1);
+  const weights = new Map<string, Tensor | QuantizedTensor>();
+  let [waiting, bytes]: [Promise<void>[], number] = [[], 0];
+  const wait = async () => {
+    await Promise.all(waiting);
+    [waiting, bytes] = [[], 0];
+  };
+  for (const [name, spec] of blueprint.weights) {
+    const isQuantized = quantize && spec.role === "linear";
+    // In 4 bits all lie as [outFeatures, inFeatures].
+    const shape = isQuantized && spec.transposed ? spec.shape.toReversed() : spec.shape;
+    if (bytes + 4 * sizeOf(shape) > IN_FLIGHT) await wait();
+    const weight = device.keep(draw(inputs, { ...spec, shape }, deviation));
+    if (!isQuantized) {
+      weight.requiresGrad = trainable === "all";
+      weights.set(name, weight);
+      continue;
+    }
+    bytes += weight.bytes;
+    waiting.push(
+      quantizeFourBit(weight, { type: "nf4", doubleQuant: true }).then((own) => {
+        weights.set(name, own);
+        weight.dispose();
+      }),
+    );
+  }
+  await wait();
+  await device.finish();
+  device.trim();
+  return blueprint.create(device, json, weights);
+}
