@@ -48,6 +48,10 @@ export { rope } from "./kernels/attention/rope.ts";
 export { embedding } from "./kernels/embedding/embedding.ts";
 export { matmul, type MatmulOptions } from "./kernels/linear/matmul.ts";
 export { crossEntropy, type CrossEntropyOptions } from "./kernels/loss/cross_entropy.ts";
+export {
+  linearCrossEntropy,
+  type LinearCrossEntropyOptions,
+} from "./kernels/loss/linear_cross_entropy.ts";
 export { shiftLabels } from "./kernels/loss/shift_labels.ts";
 export { layerNorm } from "./kernels/norm/layer_norm.ts";
 export { rmsNorm } from "./kernels/norm/rms_norm.ts";
@@ -162,12 +166,20 @@ export { chunk, pack, type PackedBatch, type PackOptions } from "./train/data/pa
 
 // train/nn and train/models: the parts of a model, and models
 export type { Adapter } from "./train/nn/adapter.ts";
-export { type Branch, Linear, LinearLayer, QuantizedLinear } from "./train/nn/linear.ts";
+export {
+  type Branch,
+  Linear,
+  LinearLayer,
+  plainWeight,
+  QuantizedLinear,
+} from "./train/nn/linear.ts";
 export { Module, type Named } from "./train/nn/module.ts";
 export {
   type ForwardOptions,
+  type HeadOperands,
   type KeyValueCache,
   LanguageModel,
+  type LossOptions,
   type ParameterCount,
 } from "./train/models/language_model.ts";
 export type { Weights } from "./train/models/architecture.ts";

@@ -9,13 +9,41 @@ import { input, type KernelPair, kernelPair, pick } from "../core/inputs.ts";
 import { type Kernel, kernel } from "../core/kernel.ts";
 import type { Tensor } from "../core/tensor.ts";
 
-/** `total`, the sum over a group, and the code with V replaced by the type of a group. */
-function quadCode(code: string): string {
-  return `fn total(v: vec4<f32>) -> f32 { return v.x + v.y + v.z + v.w; }\n` +
-    code.replaceAll(/\bV\b/g, "vec4<f32>");
+/** What WGSL that works on `V` may use: how many elements a group has, folds over them, one of them. */
+const QUAD_WGSL = `
+const GROUP = 4u;
+fn total(v: vec4<f32>) -> f32 { return v.x + v.y + v.z + v.w; }
+fn largest(v: vec4<f32>) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
+fn element(v: vec4<f32>, i: u32) -> f32 { return v[i]; }
+// 1 at element i of the group, if it has one: i − 4 · group wraps around below.
+fn one_at(i: u32) -> vec4<f32> {
+  return select(vec4<f32>(), vec4<f32>(1.0), vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(i));
 }
-function oneCode(code: string): string {
-  return `fn total(v: f32) -> f32 { return v; }\n` + code.replaceAll(/\bV\b/g, "f32");
+`;
+const ONE_WGSL = `
+const GROUP = 1u;
+fn total(v: f32) -> f32 { return v; }
+fn largest(v: f32) -> f32 { return v; }
+fn element(v: f32, i: u32) -> f32 { return v; }
+fn one_at(i: u32) -> f32 { return select(0.0, 1.0, i == 0u); }
+`;
+
+/** WGSL for groups of four elements, or for single ones: V replaced by the group's type, and functions on groups before it. */
+export function groupCode(group: 4 | 1, code: string): string {
+  const [head, type] = group === 4 ? [QUAD_WGSL, "vec4<f32>"] : [ONE_WGSL, "f32"];
+  return head + code.replaceAll(/\bV\b/g, type);
+}
+
+/**
+ * WGSL with its `#{…}#` repeated `count` times, `#` in them replaced by 0, 1, …: unrolled loops, whose variables stay in
+ * registers.
+ */
+export function unrolled(code: string, count: number): string {
+  return code.replaceAll(
+    /#\{(.*?)\}#/gs,
+    (_, body: string) =>
+      Array.from({ length: count }, (_, i) => body.replaceAll("#", String(i))).join(" "),
+  );
 }
 
 /** A kernel over groups of four elements, and the same over single ones. */
@@ -51,10 +79,10 @@ fn ${name}_at(i: u32) -> f32 { return ${name}[i]; }\n`
   ).join("");
   return {
     quads: {
-      gpu: kernelPair(label, inputs, preamble.gpu + quadCode(code)).gpu,
-      software: kernelPair(label, inputs, preamble.software + quadCode(code)).software,
+      gpu: kernelPair(label, inputs, preamble.gpu + groupCode(4, code)).gpu,
+      software: kernelPair(label, inputs, preamble.software + groupCode(4, code)).software,
     },
-    ones: kernel(label, preamble.gpu + ones + oneCode(code)),
+    ones: kernel(label, preamble.gpu + ones + groupCode(1, code)),
   };
 }
 
@@ -63,6 +91,25 @@ export interface QuadChoice {
   readonly group: 4 | 1;
   readonly kernel: Kernel;
   bind(t: Tensor): Binding;
+}
+
+/** Kernels by what their source depends on, each made once. */
+export class KernelMemo<K extends readonly (string | number)[]> {
+  readonly #make: (...key: K) => Kernel;
+  readonly #made = new Map<string, Kernel>();
+
+  /** Takes what makes a kernel from its key. */
+  constructor(make: (...key: K) => Kernel) {
+    this.#make = make;
+  }
+
+  /** The kernel of this key. */
+  get(...key: K): Kernel {
+    const name = key.join();
+    let found = this.#made.get(name);
+    if (!found) this.#made.set(name, found = this.#make(...key));
+    return found;
+  }
 }
 
 /** The form for rows of this many elements. */

@@ -11,7 +11,8 @@ fn row_lane(index: u32) -> vec2<u32> {
 
 var<workgroup> row_shared: array<f32, LANES * ROWS>;
 
-// The sum of `value` over the lanes of a row, in an order that depends on LANES alone.
+// The sum of `value` over the lanes of a row, in an order that depends on LANES alone. Many lanes go through sixteen, which all
+// of them then read: three barriers, where halving takes one for each power of two.
 fn row_sum(value: f32, lane: u32, slot: u32) -> f32 {
   if (LANES == 1u) {
     return value;
@@ -19,6 +20,22 @@ fn row_sum(value: f32, lane: u32, slot: u32) -> f32 {
   let base = slot * LANES;
   workgroupBarrier();
   row_shared[base + lane] = value;
+  if (LANES >= 32u) {
+    workgroupBarrier();
+    if (lane < 16u) {
+      var part = value;
+      for (var k = lane + 16u; k < LANES; k += 16u) {
+        part += row_shared[base + k];
+      }
+      row_shared[base + lane] = part; // which no other lane has read
+    }
+    workgroupBarrier();
+    var all = row_shared[base];
+    for (var k = 1u; k < 16u; k++) {
+      all += row_shared[base + k];
+    }
+    return all;
+  }
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lane < half) {
@@ -37,6 +54,22 @@ fn row_max(value: f32, lane: u32, slot: u32) -> f32 {
   let base = slot * LANES;
   workgroupBarrier();
   row_shared[base + lane] = value;
+  if (LANES >= 32u) {
+    workgroupBarrier();
+    if (lane < 16u) {
+      var part = value;
+      for (var k = lane + 16u; k < LANES; k += 16u) {
+        part = max(part, row_shared[base + k]);
+      }
+      row_shared[base + lane] = part;
+    }
+    workgroupBarrier();
+    var all = row_shared[base];
+    for (var k = 1u; k < 16u; k++) {
+      all = max(all, row_shared[base + k]);
+    }
+    return all;
+  }
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lane < half) {

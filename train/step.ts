@@ -7,7 +7,6 @@ import { backward } from "../core/autograd.ts";
 import { capture, type CapturedStep, type StepInput } from "../core/capture.ts";
 import type { Device } from "../core/device.ts";
 import { type Tensor, viewOf, zeros } from "../core/tensor.ts";
-import { crossEntropy } from "../kernels/loss/cross_entropy.ts";
 import { IGNORED } from "./data/dataset.ts";
 import type { PackedBatch } from "./data/packing.ts";
 import type { LanguageModel } from "./models/language_model.ts";
@@ -56,8 +55,7 @@ export class TrainStep {
     const padded = Math.max(1, Math.ceil(mostTargets / PLACES_MULTIPLE)) * PLACES_MULTIPLE;
     this.#places = padded > DENSE_SHARE * batchPlaces ? 0 : padded;
     this.#learn = capture(device, (ids, positions, targets, count, places) => {
-      const logits = model.forward(ids, { positions, places });
-      const loss = crossEntropy(logits, targets, { count });
+      const loss = model.targetLoss(ids, targets, { positions, places, count });
       backward(loss);
       this.parameters.gather();
       return loss;

@@ -5,18 +5,56 @@
  */
 import { track } from "../../core/autograd.ts";
 import { uniform } from "../../core/binding.ts";
-import { gridOf } from "../../core/grid.ts";
+import type { Device } from "../../core/device.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType, rowsAndColumns, showShape } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
-import { rowGrid, ROWS_WGSL, splitRows } from "../rows.ts";
+import { groupCode, KernelMemo, unrolled } from "../quads.ts";
+import { rowGrid, ROWS_WGSL, type RowSplit, splitRows } from "../rows.ts";
 import code from "./cross_entropy.wgsl" with { type: "text" };
 import backwardCode from "./cross_entropy_backward.wgsl" with { type: "text" };
 import meanCode from "./cross_entropy_mean.wgsl" with { type: "text" };
+import logSumCode from "./log_sum.wgsl" with { type: "text" };
 
-const forward = kernel("cross_entropy", ROWS_WGSL + code);
+const forward = new KernelMemo((group: 4 | 1, unroll: number) =>
+  kernel("cross_entropy", rowCode(group, unroll, logSumCode + code))
+);
 const mean = kernel("cross_entropy_mean", ROWS_WGSL + meanCode);
-const backward = kernel("cross_entropy_backward", backwardCode);
+const backward = new KernelMemo((group: 4 | 1, unroll: number) =>
+  kernel("cross_entropy_backward", rowCode(group, unroll, backwardCode))
+);
+
+/** WGSL over rows of classes, in groups of so many, with loops unrolled so often. */
+export function rowCode(group: 4 | 1, unroll: number, code: string): string {
+  return `const UNROLL = ${unroll}u;\n${ROWS_WGSL}${groupCode(group, unrolled(code, unroll))}`;
+}
+
+/** How a workgroup walks a row of classes. */
+export interface ClassWalk {
+  /** Classes that are loaded together. */
+  readonly group: 4 | 1;
+  /** Loads of a lane that are under way together. */
+  readonly unroll: number;
+  readonly split: RowSplit;
+}
+
+/** The walk over rows of so many classes: on a GPU long rows are bound by how many bytes are under way. */
+export function walkClasses(device: Device, classes: number): ClassWalk {
+  const group = classes % 4 === 0 ? 4 : 1;
+  if (device.adapter.type === "software") {
+    return { group, unroll: 1, split: splitRows(device, classes) };
+  }
+  const unroll = group === 4 ? 4 : 8;
+  let lanes = 32;
+  while (lanes < 512 && lanes * unroll * group < classes) lanes *= 2;
+  return { group, unroll, split: { LANES: lanes, ROWS: Math.max(1, 128 / lanes) } };
+}
+
+/** Rows beyond these are walked by the workgroups of those before: WebGPU's limit on a grid. */
+const MOST_ROWS = 65_535;
+
+/** Threads of a workgroup of the backward kernel, which has a part of a row. */
+const BACKWARD_THREADS = { gpu: 256, software: 64 } as const;
 
 /** The target of a row that does not count, as in PyTorch. */
 export const IGNORE: number = -100;
@@ -48,10 +86,28 @@ export function crossEntropyRows(
   }
   const losses = empty(device, [rows]);
   const logSums = empty(device, [rows]);
-  const split = splitRows(device, classes);
-  const bindings = [logits, targets, losses, logSums, uniform(rows, classes)];
-  device.dispatch(forward, bindings, rowGrid(rows, split), { ...split });
+  const { group, unroll, split } = walkClasses(device, classes);
+  const bindings = [logits, targets, losses, logSums, uniform(rows, classes / group)];
+  device.dispatch(forward.get(group, unroll), bindings, rowGrid(rows, split), { ...split });
   return { losses, logSums };
+}
+
+/** The mean of losses, f32 [], and 1 over what they were divided by, f32 [1]. Not tracked. */
+export function meanLoss(
+  losses: Tensor,
+  targets: Tensor,
+  count?: Tensor,
+): { loss: Tensor; inverse: Tensor } {
+  const { device, size } = losses;
+  const out = empty(device, [1]);
+  const inverse = empty(device, [1]);
+  device.dispatch(
+    mean,
+    [losses, targets, count ?? losses, out, inverse, uniform(size, count ? 1 : 0)],
+    [1],
+    { LANES: device.adapter.type === "software" ? 8 : 256, ROWS: 1 },
+  );
+  return { loss: viewOf(out, []), inverse };
 }
 
 /**
@@ -81,22 +137,17 @@ export function crossEntropy(
   const { device } = logits;
   const [rows, classes] = rowsAndColumns(logits);
   const { losses, logSums } = crossEntropyRows(logits, targets);
-  const out = empty(device, [1]);
-  const inverse = empty(device, [1]);
-  const { count } = options;
-  device.dispatch(
-    mean,
-    [losses, targets, count ?? losses, out, inverse, uniform(rows, count ? 1 : 0)],
-    [1],
-    { LANES: device.adapter.type === "software" ? 8 : 256, ROWS: 1 },
-  );
-  return track("cross_entropy", viewOf(out, []), [logits], (g) => {
+  const { loss, inverse } = meanLoss(losses, targets, options.count);
+  return track("cross_entropy", loss, [logits], (g) => {
     const dLogits = empty(device, logits.shape);
-    const params = uniform(rows, classes);
+    const { group, unroll } = walkClasses(device, classes);
+    const THREADS = BACKWARD_THREADS[device.adapter.type];
+    const groups = classes / group;
     device.dispatch(
-      backward,
-      [logits, targets, logSums, inverse, g, dLogits, params],
-      gridOf(Math.ceil(logits.size / 64)),
+      backward.get(group, unroll),
+      [logits, targets, logSums, inverse, g, dLogits, uniform(rows, groups)],
+      [Math.ceil(groups / (THREADS * unroll)), Math.min(rows, MOST_ROWS)],
+      { THREADS },
     );
     return [dLogits];
   });

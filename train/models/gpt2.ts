@@ -14,13 +14,13 @@ import { slice } from "../../kernels/pointwise/slice.ts";
 import type { ConfigFields, ModelConfig } from "../files/config.ts";
 import type { Json } from "../files/tokenizer.ts";
 import { Embedding } from "../nn/embedding.ts";
-import { Linear } from "../nn/linear.ts";
+import { Linear, plainWeight } from "../nn/linear.ts";
 import { LinearGroup } from "../nn/linear_group.ts";
 import { Module, type Named } from "../nn/module.ts";
 import { LayerNorm } from "../nn/norm.ts";
 import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
 import { attend } from "./attend.ts";
-import { type KeyValueCache, LanguageModel } from "./language_model.ts";
+import { type HeadOperands, type KeyValueCache, LanguageModel } from "./language_model.ts";
 
 /** Reads a config.json. What it does not say is as in transformers: the smallest GPT-2. */
 function configOf(fields: ConfigFields, modelType: string): ModelConfig {
@@ -234,5 +234,11 @@ export class Gpt2 extends LanguageModel {
     return this.#head
       ? this.#head.forward(x)
       : matmul(x, this.#body.tokens.weight, { transposeB: true });
+  }
+
+  /** The normalized states and the output weight, tied or not. */
+  protected override headOperands(hidden: Tensor): HeadOperands | null {
+    const weight = this.#head ? plainWeight(this.#head) : this.#body.tokens.weight;
+    return weight && { hidden: this.#body.norm.forward(hidden), weight };
   }
 }

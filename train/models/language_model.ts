@@ -8,7 +8,8 @@ import { constant } from "../../core/constant.ts";
 import { checkDType, checkRank, checkSameShape, showShape } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf, zeros } from "../../core/tensor.ts";
 import { embedding } from "../../kernels/embedding/embedding.ts";
-import { crossEntropy } from "../../kernels/loss/cross_entropy.ts";
+import { crossEntropy, type CrossEntropyOptions } from "../../kernels/loss/cross_entropy.ts";
+import { linearCrossEntropy } from "../../kernels/loss/linear_cross_entropy.ts";
 import { shiftLabels } from "../../kernels/loss/shift_labels.ts";
 import { reshape } from "../../kernels/pointwise/reshape.ts";
 import type { ModelConfig } from "../files/config.ts";
@@ -34,6 +35,17 @@ export interface ForwardOptions {
   readonly places?: Tensor;
   /** The tokens before these; theirs are appended. */
   readonly cache?: KeyValueCache;
+}
+
+/** How a model is applied for its loss at given targets. */
+export interface LossOptions extends ForwardOptions, CrossEntropyOptions {}
+
+/** Hidden states behind the final normalization, and the f32 weight [vocabSize, hiddenSize] that turns them into logits. */
+export interface HeadOperands {
+  /** f32 [..., hiddenSize]. */
+  readonly hidden: Tensor;
+  /** f32 [vocabSize, hiddenSize]. */
+  readonly weight: Tensor;
 }
 
 /** How many numbers a model has, and how many of them are trained. */
@@ -75,6 +87,9 @@ export abstract class LanguageModel extends Module {
   /** Logits of hidden states: f32 [..., hiddenSize] to [..., vocabSize]. */
   protected abstract head(hidden: Tensor): Tensor;
 
+  /** What `head` multiplies, if that is all that it does: not where its weight is quantized, or an adapter is on it. */
+  protected abstract headOperands(hidden: Tensor): HeadOperands | null;
+
   /** Takes rows out of hidden states: f32 [batch, length, hiddenSize] to [places, hiddenSize]. */
   #take(hidden: Tensor, places: Tensor): Tensor {
     const { hiddenSize } = this.config;
@@ -90,6 +105,11 @@ export abstract class LanguageModel extends Module {
    * @throws {RangeError} if a row is longer than the context
    */
   forward(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    return this.head(this.#hiddenAt(ids, options));
+  }
+
+  /** Hidden states of every token, or at `places`. */
+  #hiddenAt(ids: Tensor, options: ForwardOptions): Tensor {
     checkRank("apply the model", ids, 2, "ids");
     checkDType("apply the model", ids, "i32", "ids");
     const [batch, length] = ids.shape;
@@ -103,7 +123,7 @@ export abstract class LanguageModel extends Module {
     }
     const { positions = this.#positions(batch, length), places, cache } = options;
     const hidden = this.hidden(ids, positions, cache);
-    return this.head(places ? this.#take(hidden, places) : hidden);
+    return places ? this.#take(hidden, places) : hidden;
   }
 
   /**
@@ -115,7 +135,24 @@ export abstract class LanguageModel extends Module {
    */
   loss(ids: Tensor, labels: Tensor): Tensor {
     checkSameShape("take the loss of ids and labels", ids, labels);
-    return crossEntropy(this.forward(ids), shiftLabels(labels));
+    return this.targetLoss(ids, shiftLabels(labels));
+  }
+
+  /**
+   * The mean cross-entropy of the model's logits against targets, as `crossEntropy` takes it; but where the output layer is a
+   * plain product, logits are made a part of the rows at a time, so that a long batch does not hold them all.
+   *
+   * @param ids i32 [batch, length]
+   * @param targets i32, the token that is wanted at each token, or with `places` at each of them; −100 is ignored
+   * @param options positions, places, and what to divide by
+   * @returns f32 [], in nats
+   */
+  targetLoss(ids: Tensor, targets: Tensor, options: LossOptions = {}): Tensor {
+    const hidden = this.#hiddenAt(ids, options);
+    const operands = this.headOperands(hidden);
+    return operands
+      ? linearCrossEntropy(operands.hidden, operands.weight, targets, options)
+      : crossEntropy(this.head(hidden), targets, options);
   }
 
   /** The trainable tensors by name: Hugging Face's for the model's own, PEFT's for an adapter's. */

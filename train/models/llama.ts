@@ -14,13 +14,13 @@ import type { ConfigFields, ModelConfig } from "../files/config.ts";
 import { readRope, type RopeConfig } from "../files/rope_config.ts";
 import type { Json } from "../files/tokenizer.ts";
 import { Embedding } from "../nn/embedding.ts";
-import { Linear } from "../nn/linear.ts";
+import { Linear, plainWeight } from "../nn/linear.ts";
 import { LinearGroup } from "../nn/linear_group.ts";
 import { Module, type Named } from "../nn/module.ts";
 import { RmsNorm } from "../nn/norm.ts";
 import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
 import { attend } from "./attend.ts";
-import { type KeyValueCache, LanguageModel } from "./language_model.ts";
+import { type HeadOperands, type KeyValueCache, LanguageModel } from "./language_model.ts";
 import { ropeTable } from "./rope_table.ts";
 
 /** The sizes of a model of Llama's kind, and how it counts positions. */
@@ -300,6 +300,12 @@ export class Llama extends LanguageModel {
     return this.#head
       ? this.#head.forward(x)
       : matmul(x, this.#body.embedding.weight, { transposeB: true });
+  }
+
+  /** The normalized states and the output weight, tied or not. */
+  protected override headOperands(hidden: Tensor): HeadOperands | null {
+    const weight = this.#head ? plainWeight(this.#head) : this.#body.embedding.weight;
+    return weight && { hidden: this.#body.norm.forward(hidden), weight };
   }
 
   /** Frees the weights, and the angles of positions. */

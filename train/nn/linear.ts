@@ -106,6 +106,11 @@ export class Linear extends LinearLayer {
   }
 }
 
+/** The weight of a layer that is a product with it and nothing else, or `null`: no bias, no branch, not quantized. */
+export function plainWeight(layer: LinearLayer): Tensor | null {
+  return layer instanceof Linear && !layer.bias && !layer.branch ? layer.weight : null;
+}
+
 /** A linear layer whose weight is quantized and frozen; gradients flow through it, not into it. */
 export class QuantizedLinear extends LinearLayer {
   /** The weight, in any scheme. */
