@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { noGrad } from "../core/autograd.ts";
+import { type EarlierGradients, noGrad } from "../core/autograd.ts";
 import { floatBits, uniform } from "../core/binding.ts";
 import type { Device } from "../core/device.ts";
 import { gridOf } from "../core/grid.ts";
@@ -127,6 +127,9 @@ export function places(size: number, count: number): number[] {
   return [...found].sort((a, b) => a - b);
 }
 
+/** For backward rules that are timed alone: no input has a gradient yet. */
+export const NONE_EARLIER: EarlierGradients = { take: () => undefined };
+
 /** A workload that times an op's backward rule, and checks it against central differences of the reference. */
 export function backwardOf(options: {
   /** The op's result, computed from tensors that require gradients. */
@@ -142,8 +145,7 @@ export function backwardOf(options: {
   if (!node) throw new TypeError("Cannot time a backward rule: no input requires a gradient");
   const needs = node.inputs.map((input) => input.requiresGrad);
   return {
-    run: () =>
-      noGrad(() => node.rule(grad, needs, { take: () => undefined })).filter((g) => g !== null),
+    run: () => noGrad(() => node.rule(grad, needs, NONE_EARLIER)).filter((g) => g !== null),
     expected: (read) => {
       const values = inputs.map((t) => Float64Array.from(read(t)));
       const g = read(grad);
@@ -162,7 +164,7 @@ export function backwardOf(options: {
 }
 
 /** The derivative of `f` by `x[i]`. */
-function slope(x: Float64Array, i: number, f: () => number): number {
+export function slope(x: Float64Array, i: number, f: () => number): number {
   const before = x[i];
   const step = 1e-4 * Math.max(1, Math.abs(before));
   x[i] = before + step;

@@ -3,7 +3,10 @@
  *
  * @module
  */
-import { zeros } from "../../core/tensor.ts";
+import { uniform } from "../../core/binding.ts";
+import { gridOf } from "../../core/grid.ts";
+import { kernel } from "../../core/kernel.ts";
+import { empty, zeros } from "../../core/tensor.ts";
 import { embedding } from "../../kernels/embedding/embedding.ts";
 import { embeddingRef } from "../../kernels/embedding/embedding_ref.ts";
 import { ADAMW_BLOCK, adamwStep } from "../../kernels/optim/adamw.ts";
@@ -18,6 +21,7 @@ import { siluGate } from "../../kernels/pointwise/silu_gate.ts";
 import { siluGateRef } from "../../kernels/pointwise/silu_gate_ref.ts";
 import { sum } from "../../kernels/reduce/sum.ts";
 import { sumRef } from "../../kernels/reduce/sum_ref.ts";
+import copyCode from "../copy.wgsl" with { type: "text" };
 import { backwardOf, type KernelCase, type Sizes } from "../case.ts";
 
 const MATRIX = {
@@ -27,6 +31,29 @@ const MATRIX = {
 };
 
 const elements = ({ rows, columns }: Sizes) => 4 * rows * columns;
+
+const copyKernel = kernel("copy", copyCode);
+
+/** What memory gives: other kernels are measured against it. */
+const copying: KernelCase = {
+  kernel: "copy",
+  ...MATRIX,
+  allowed: 0,
+  bytes: (sizes) => 2 * elements(sizes),
+  make: (inputs, { rows, columns }) => {
+    const x = inputs.floats([rows, columns]);
+    const quads = rows * columns / 4;
+    return {
+      run: () => {
+        const out = empty(inputs.device, x.shape);
+        const grid = gridOf(Math.ceil(quads / 256));
+        inputs.device.dispatch(copyKernel, [x, out, uniform(quads)], grid);
+        return [out];
+      },
+      expected: (read) => [{ values: read(x) }],
+    };
+  },
+};
 
 function adding(kernel: string, bShape: (sizes: Sizes) => number[]): KernelCase {
   return {
@@ -229,6 +256,7 @@ const normCase: KernelCase = {
 
 /** The cases. */
 export const POINTWISE_CASES: readonly KernelCase[] = [
+  copying,
   adding("add", ({ rows, columns }) => [rows, columns]),
   adding("add row", ({ columns }) => [columns]),
   adding("add column", ({ rows }) => [rows, 1]),

@@ -5,19 +5,37 @@
  */
 import { crossEntropy } from "../../kernels/loss/cross_entropy.ts";
 import { crossEntropyRef } from "../../kernels/loss/cross_entropy_ref.ts";
+import { linearCrossEntropy } from "../../kernels/loss/linear_cross_entropy.ts";
+import { linearCrossEntropyRef } from "../../kernels/loss/linear_cross_entropy_ref.ts";
+import { layerNorm } from "../../kernels/norm/layer_norm.ts";
+import { layerNormRef } from "../../kernels/norm/layer_norm_ref.ts";
 import { rmsNorm } from "../../kernels/norm/rms_norm.ts";
 import { rmsNormRef } from "../../kernels/norm/rms_norm_ref.ts";
 import { softmax } from "../../kernels/reduce/softmax.ts";
 import { softmaxRef } from "../../kernels/reduce/softmax_ref.ts";
 import { sample, type SampleOptions } from "../../kernels/sample/sample.ts";
 import { sampleRef } from "../../kernels/sample/sample_ref.ts";
-import { backwardOf, type Inputs, type KernelCase, type Sizes } from "../case.ts";
+import { noGrad } from "../../core/autograd.ts";
+import {
+  backwardOf,
+  type Inputs,
+  type KernelCase,
+  NONE_EARLIER,
+  places,
+  type Sizes,
+  slope,
+} from "../case.ts";
 
 /** Tiny rows are as long as takes the same split of a workgroup as long ones. */
 const ROWS = {
   tiny: { rows: 40, columns: 2304 },
   software: [{ rows: 512, columns: 576 }],
-  gpu: [{ rows: 4096, columns: 4096 }],
+  gpu: [
+    { rows: 4096, columns: 4096 },
+    { rows: 512, columns: 4096 },
+    { rows: 2048, columns: 576 },
+    { rows: 128, columns: 576 },
+  ],
 };
 
 const elements = ({ rows, columns }: Sizes) => 4 * rows * columns;
@@ -56,6 +74,42 @@ const normBackward: KernelCase = {
   },
 };
 
+function layerNormOperands(inputs: Inputs, { rows, columns }: Sizes) {
+  const x = inputs.floats([rows, columns]);
+  const gain = inputs.between([columns], 0.5, 1.5);
+  const bias = inputs.floats([columns]);
+  const reference = ([x, gain, bias]: ArrayLike<number>[]) =>
+    layerNormRef(x, gain, bias, rows, columns);
+  return { operands: [x, gain, bias] as const, reference };
+}
+
+const layer: KernelCase = {
+  kernel: "layer norm forward",
+  ...ROWS,
+  allowed: 2e-6,
+  bytes: (sizes) => 2 * elements(sizes),
+  make: (inputs, sizes) => {
+    const { operands, reference } = layerNormOperands(inputs, sizes);
+    return {
+      run: () => [layerNorm(...operands)],
+      expected: (read) => [{ values: reference(operands.map(read)) }],
+    };
+  },
+};
+
+const layerBackward: KernelCase = {
+  kernel: "layer norm backward",
+  ...ROWS,
+  allowed: 2e-5,
+  bytes: (sizes) => 3 * elements(sizes),
+  make: (inputs, sizes) => {
+    const { operands, reference } = layerNormOperands(inputs, sizes);
+    for (const t of operands) t.requiresGrad = true;
+    const out = layerNorm(...operands);
+    return backwardOf({ out, inputs: operands, grad: inputs.floats(out.shape), reference });
+  },
+};
+
 const softmaxForward: KernelCase = {
   kernel: "softmax forward",
   ...ROWS,
@@ -88,7 +142,10 @@ const softmaxBackward: KernelCase = {
 const LOSS = {
   tiny: { rows: 9, columns: 2304 },
   software: [{ rows: 256, columns: 8192 }],
-  gpu: [{ rows: 2048, columns: 32_000 }, { rows: 1024, columns: 128_256 }],
+  gpu: [32_000, 49_152, 50_257, 128_256].map((columns) => ({
+    rows: columns > 1e5 ? 1024 : 2048,
+    columns,
+  })),
 };
 
 const loss: KernelCase = {
@@ -123,12 +180,50 @@ const lossBackward: KernelCase = {
   },
 };
 
+const headLoss: KernelCase = {
+  kernel: "linear cross entropy",
+  tiny: { rows: 70, columns: 132, width: 24 },
+  software: [{ rows: 128, columns: 8192, width: 192 }],
+  gpu: [{ rows: 2048, columns: 49_152, width: 576 }],
+  allowed: 1e-4,
+  // Logits, the gradient of hidden; the weight is frozen.
+  flops: ({ rows, columns, width }) => 4 * rows * columns * width,
+  make: (inputs, { rows, columns, width }) => {
+    const hidden = inputs.floats([rows, width]);
+    const weight = inputs.floats([columns, width], 0.1);
+    const own = Int32Array.from({ length: rows }, (_, row) => row * 7919 % columns);
+    const targets = inputs.data(own);
+    hidden.requiresGrad = true;
+    const loss = () => linearCrossEntropy(hidden, weight, targets);
+    const one = inputs.data(new Float32Array([1]), []);
+    const reference = ([x]: ArrayLike<number>[], w: ArrayLike<number>) => [
+      linearCrossEntropyRef(x, w, own, width),
+    ];
+    return {
+      run: () => {
+        const out = loss();
+        const [dHidden] = noGrad(() => out.node!.rule(one, [true, false], NONE_EARLIER));
+        return [out, dHidden!];
+      },
+      expected: (read) => {
+        const [x, w] = [Float64Array.from(read(hidden)), read(weight)];
+        const at = places(x.length, 12);
+        const f = () => reference([x], w)[0];
+        return [{ values: [f()] }, { at, values: at.map((i) => slope(x, i, f)) }];
+      },
+    };
+  },
+};
+
 function sampling(kernel: string, options: Required<SampleOptions>): KernelCase {
   return {
     kernel,
     tiny: { rows: 6, columns: 500 },
     software: [{ rows: 4, columns: 8192 }],
-    gpu: [{ rows: 1, columns: 128_256 }, { rows: 32, columns: 32_000 }],
+    gpu: [49_152, 128_256].map((columns) => ({ rows: 1, columns })).concat({
+      rows: 32,
+      columns: 32_000,
+    }),
     // Tokens must be equal.
     allowed: 0,
     bytes: elements,
@@ -160,10 +255,13 @@ function sampling(kernel: string, options: Required<SampleOptions>): KernelCase 
 export const ROW_CASES: readonly KernelCase[] = [
   norm,
   normBackward,
+  layer,
+  layerBackward,
   softmaxForward,
   softmaxBackward,
   loss,
   lossBackward,
+  headLoss,
   sampling("sample greedy", { temperature: 0, topK: 0, topP: 1 }),
   sampling("sample top-k top-p", { temperature: 0.8, topK: 50, topP: 0.9 }),
 ];
