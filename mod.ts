@@ -20,6 +20,7 @@ export type { AdapterDescription } from "./core/adapter.ts";
 export {
   backward,
   type BackwardRule,
+  checkpoint,
   type EarlierGradients,
   type Node,
   noGrad,
@@ -195,13 +196,20 @@ export {
   type RandomModelOptions,
 } from "./train/models/load.ts";
 export { ropeTable, type RopeTableOptions } from "./train/models/rope_table.ts";
+export type { Checkpointing, CheckpointingOptions } from "./train/models/run_blocks.ts";
 export { saveModel, type SaveModelOptions } from "./train/models/save.ts";
 
 // train/optim and the trainer
 export { loadCheckpoint, saveCheckpoint } from "./train/checkpoint.ts";
 export { type AdamWOptions } from "./train/optim/adamw.ts";
 export { scheduleFactor, type ScheduleKind, type ScheduleOptions } from "./train/optim/schedule.ts";
-export { train, Trainer, type TrainOptions, type TrainProgress } from "./train/loop.ts";
+export {
+  train,
+  Trainer,
+  type TrainMemory,
+  type TrainOptions,
+  type TrainProgress,
+} from "./train/loop.ts";
 
 // train/adapters: small trained parts beside a frozen model, in PEFT's format
 export { DoraBranch, type DoraParts } from "./train/adapters/dora_branch.ts";

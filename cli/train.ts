@@ -57,6 +57,13 @@ const OPTIONS = z.strictObject({
     .meta({ description: "of the weights that --full saves" }),
   ...LORA_OPTIONS,
   ...TRAINING_OPTIONS,
+  checkpointing: z.boolean().default(false).meta({
+    description: "compute blocks again in the backward pass: less memory, more time",
+    group: "Memory",
+    aka: ["gradient-checkpointing"],
+  }),
+  keepBlocks: z.int().min(0).default(0)
+    .meta({ description: "with --checkpointing, so many blocks are left out", group: "Memory" }),
   checkpoint: z.string().min(1).optional().meta({
     description: "keep the run's state in this file, and go on from it if it is there",
     placeholder: "FILE",
@@ -70,6 +77,8 @@ const OPTIONS = z.strictObject({
   error: "wanted one of --data and --text",
 }).refine((options) => options.full || !options.init, {
   error: "--init draws random weights, which only --full trains",
+}).refine((options) => options.checkpointing || options.keepBlocks === 0, {
+  error: "--keep-blocks says how much of --checkpointing is left out: add that",
 }).refine((options) => !options.full || (!options.quantize && !options.adapter), {
   error: "--full trains all weights: leave --quantize and --adapter out",
 });
@@ -169,7 +178,7 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 async function trainAndSave(options: TrainChoice): Promise<void> {
-  const { full, out, json, checkpoint, dtype, beta1, beta2 } = options;
+  const { full, out, json, checkpoint, dtype, beta1, beta2, keepBlocks: keep } = options;
   await checkOut(
     out,
     full ? "model" : "adapter",
@@ -187,10 +196,19 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
       `${trainable.toLocaleString("en-US")} trained (${percent(trainable / total)})`,
   );
   const dataset = await readData(model, options);
-  using trainer = new Trainer(model, dataset, { ...options, betas: [beta1, beta2] });
+  using trainer = new Trainer(model, dataset, {
+    ...options,
+    betas: [beta1, beta2],
+    checkpointing: options.checkpointing && { keep },
+  });
   say(
     `${dataset.length} sequences, ${trainer.steps} steps of ` +
       `${options.accumulation * options.batchSize}×${trainer.length} tokens`,
+  );
+  const memory = trainer.memory();
+  say(
+    `${bytes(memory.peak)} of GPU memory: ${bytes(memory.held)} for the model, ` +
+      `${bytes(memory.state)} for gradients and moments, ${bytes(memory.step)} for a step`,
   );
   const log = new StepLog(options.log);
   if (checkpoint !== undefined && await isThere(checkpoint)) {
@@ -216,6 +234,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     tokensPerSecond: last?.tokensPerSecond ?? 0,
     parameters: { total, trainable },
     peakBytes: device.memory.peak,
+    memory,
   };
   if (json) return printJson(result);
   if (losses.length > 1) printLine(curve(losses, { height: 8 }));

@@ -163,6 +163,16 @@ export function backward(loss: Tensor, grad?: Tensor): void {
       "Cannot differentiate: the loss does not depend on a tensor with requiresGrad (was it computed in noGrad?)",
     );
   }
+  noGrad(() => {
+    for (const [t, g] of propagate(loss, grad ?? viewOf(one(loss.device), loss.shape))) {
+      t.grad = t.device.keep(t.grad ? sum(t.grad, g) : g);
+      t.device.recorder?.leaves.add(t);
+    }
+  });
+}
+
+/** The gradients of all tensors with `requiresGrad` that `root` depends on, from the gradient of `root`. */
+function propagate(root: Tensor, grad: Tensor): Map<Tensor, Tensor> {
   const grads = new Map<Tensor, Tensor>();
   const give = (t: Tensor, g: Tensor) => {
     const before = grads.get(t);
@@ -173,12 +183,12 @@ export function backward(loss: Tensor, grad?: Tensor): void {
     grads.delete(t);
     return before;
   };
-  give(loss, grad ?? viewOf(one(loss.device), loss.shape));
+  give(root, grad);
   noGrad(() => {
-    for (const { node, out } of graphOf(loss)) {
+    for (const { node, out } of graphOf(root)) {
       const g = grads.get(out);
       if (!g) continue;
-      // The rule's result is final for `out` unless it is also a leaf, whose gradient is kept below.
+      // The rule's result is final for `out` unless it is also a leaf, whose gradient is kept.
       if (!out.requiresGrad) grads.delete(out);
       const given = node.rule(g, node.inputs.map(needsGrad), {
         take: (i) => take(node.inputs[i]),
@@ -196,10 +206,71 @@ export function backward(loss: Tensor, grad?: Tensor): void {
         }
       });
     }
-    for (const [t, g] of grads) {
-      if (!t.requiresGrad) continue;
-      t.grad = t.device.keep(t.grad ? sum(t.grad, g) : g);
-      t.device.recorder?.leaves.add(t);
-    }
   });
+  return grads;
+}
+
+/** Runs `body` with tracking, within the backward pass too. */
+function tracked<T>(body: () => T): T {
+  const before = recording;
+  recording = true;
+  try {
+    return body();
+  } finally {
+    recording = before;
+  }
+}
+
+/** The tensors with `requiresGrad` that `root` was computed from. */
+function leavesOf(root: Tensor): Set<Tensor> {
+  const inputs = graphOf(root).flatMap(({ node }) => node.inputs);
+  return new Set(inputs.filter((t) => t.requiresGrad));
+}
+
+/**
+ * Runs `body` and keeps only its inputs for the backward pass, which runs it a second time: less memory for more work. Gradients
+ * are bit-identical to those without. Chen et al., "Training deep nets with sublinear memory cost" (arXiv 1604.06174).
+ *
+ * @param body computes one tensor, the same each time: from the inputs, and from other tensors that do not change meanwhile
+ * @param inputs what it computes from, at least one tensor; gradients flow into them, and into other tensors with `requiresGrad`
+ * that the body uses
+ * @returns what `body` returned
+ *
+ * @example
+ * ```ts
+ * import { backward, checkpoint, mul, openDevice, tensor } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * const x = tensor(device, new Float32Array([3]), []);
+ * x.requiresGrad = true;
+ * backward(checkpoint((x) => mul(mul(x, x), x), [x]));
+ * console.log(await x.grad!.item()); // 27
+ * ```
+ */
+export function checkpoint(
+  body: (...inputs: Tensor[]) => Tensor,
+  inputs: readonly [Tensor, ...Tensor[]],
+): Tensor {
+  if (!recording) return body(...inputs);
+  const { device } = inputs[0];
+  // The body sees its inputs without their history, so that its own part of the graph ends at them.
+  const again = () =>
+    inputs.map((input) => {
+      const own = viewOf(input, input.shape);
+      own.requiresGrad = needsGrad(input);
+      return own;
+    });
+  let leaves: Tensor[] = [];
+  const out = device.scope(() => {
+    const own = again();
+    const result = body(...own);
+    leaves = [...leavesOf(result)].filter((leaf) => !own.includes(leaf));
+    return viewOf(result, result.shape);
+  });
+  return track("checkpoint", out, [...inputs, ...leaves], (g) =>
+    device.scope(() => {
+      const own = again();
+      const grads = propagate(tracked(() => body(...own)), g);
+      return [...own, ...leaves].map((t) => grads.get(t) ?? null);
+    }));
 }

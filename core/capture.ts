@@ -6,7 +6,7 @@
 import type { Command } from "./commands.ts";
 import type { Device } from "./device.ts";
 import type { Entry } from "./binding.ts";
-import { planMemory, type PlannedBlock, releasePlan } from "./plan.ts";
+import { planMemory, type PlannedBlock, releasePlan, usedEntries } from "./plan.ts";
 import { Storage } from "./pool.ts";
 import { showShape } from "./shape.ts";
 import { dtypeOf, empty, type Tensor, tensor, type TypedArray } from "./tensor.ts";
@@ -35,6 +35,11 @@ export interface CaptureOptions {
 export interface CapturedStep<R extends StepResult> extends Disposable {
   /** Runs the step; what it returns is overwritten by the next call. */
   (...inputs: StepInput[]): R;
+  /**
+   * Records the step for inputs of these shapes, if that was not done, without running it: `device.memory.live` then holds all that
+   * it will ever take.
+   */
+  record(...inputs: StepInput[]): void;
   /** Gives the memory of all recordings back, results included. The next call records anew. */
   dispose(): void;
 }
@@ -126,10 +131,11 @@ function record<R extends StepResult>(
   }
   const pinned = new Set(tensorsIn(result).map((t) => t.storage));
   for (const leaf of recorder.leaves) if (leaf.grad) pinned.add(leaf.grad.storage);
-  const blocks = planMemory(recorder.entries, pinned, device.pool);
+  const entries = usedEntries(recorder.entries, pinned);
+  const blocks = planMemory(entries, pinned, device.pool);
   return {
     inputs: fixed,
-    commands: recorder.entries.flatMap((entry) => device.resolve(entry)),
+    commands: entries.flatMap((entry) => device.resolve(entry)),
     result,
     blocks,
     owned: recorder.owned,
@@ -171,7 +177,7 @@ export function capture<R extends StepResult>(
 ): CapturedStep<R> {
   if (options.replay === false) return eager(device, step);
   const plans = new Map<string, Plan<R>>();
-  const call = (...inputs: StepInput[]) => {
+  const planFor = (inputs: readonly StepInput[]) => {
     if (device.recorder) throw new TypeError("Cannot call a captured step inside capture()");
     const key = keyOf(inputs);
     let plan = plans.get(key);
@@ -184,21 +190,23 @@ export function capture<R extends StepResult>(
       }
       plans.set(key, plan = record(device, step, inputs));
     }
+    return plan;
+  };
+  const call = (...inputs: StepInput[]) => {
+    const plan = planFor(inputs);
     inputs.forEach((input, index) => setInput(device, plan.inputs[index], input));
     device.enqueue(plan.commands);
     return plan.result;
   };
-  return disposable(call, () => {
+  const dispose = () => {
     for (const plan of [...plans.values()].reverse()) release(device, plan);
     plans.clear();
+  };
+  return Object.assign(call, {
+    record: (...inputs: StepInput[]) => void planFor(inputs),
+    dispose,
+    [Symbol.dispose]: dispose,
   });
-}
-
-function disposable<R extends StepResult>(
-  call: (...inputs: StepInput[]) => R,
-  dispose: () => void,
-): CapturedStep<R> {
-  return Object.assign(call, { dispose, [Symbol.dispose]: dispose });
 }
 
 function eager<R extends StepResult>(
@@ -221,5 +229,5 @@ function eager<R extends StepResult>(
     for (const t of previous) device.keep(t);
     return result;
   };
-  return disposable(call, forget);
+  return Object.assign(call, { record() {}, dispose: forget, [Symbol.dispose]: forget });
 }

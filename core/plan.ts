@@ -45,6 +45,35 @@ function* storagesOf(entry: Entry): Generator<Storage> {
   for (const binding of all) if (binding.kind !== "uniform") yield binding.storage;
 }
 
+/** The storages that an entry writes. */
+function* writtenBy(entry: Entry): Generator<Storage> {
+  if (entry.kind === "copy") yield entry.to.storage;
+  else if (entry.kind === "clear") yield entry.target.storage;
+  else {
+    const { accesses } = entry.pipeline.kernel;
+    for (const [index, binding] of entry.bindings.entries()) {
+      if (binding.kind === "buffer" && accesses[index] === "write") yield binding.storage;
+    }
+  }
+}
+
+/**
+ * The entries without those whose results nobody uses: what a recomputed block computes last, its own result, is one of them.
+ *
+ * @param entries the recorded work
+ * @param pinned storages that must outlive the recording: its results
+ */
+export function usedEntries(entries: readonly Entry[], pinned: ReadonlySet<Storage>): Entry[] {
+  const used = new Set(pinned);
+  const kept = entries.toReversed().filter((entry) => {
+    // Memory that has a block already is not the recording's own: someone else may read it.
+    const isUsed = writtenBy(entry).some((storage) => storage.block || used.has(storage));
+    if (isUsed) { for (const storage of storagesOf(entry)) used.add(storage); }
+    return isUsed;
+  });
+  return kept.reverse();
+}
+
 /** The lives of the storages that have no block yet, in the order of their first use. */
 function livesOf(entries: readonly Entry[], pinned: ReadonlySet<Storage>): Life[] {
   const lives = new Map<Storage, Life>();

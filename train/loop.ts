@@ -7,8 +7,10 @@ import { type Dataset, epochBatches, toSequences } from "./data/batches.ts";
 import type { Sequence } from "./data/dataset.ts";
 import type { PackedBatch } from "./data/packing.ts";
 import type { LanguageModel } from "./models/language_model.ts";
+import { type Checkpointing, recomputedBlocks } from "./models/run_blocks.ts";
 import type { AdamWOptions } from "./optim/adamw.ts";
 import { scheduleFactor, type ScheduleKind } from "./optim/schedule.ts";
+
 import { TrainStep } from "./step.ts";
 
 /** How a model is trained. */
@@ -33,8 +35,25 @@ export interface TrainOptions extends AdamWOptions {
   readonly seed?: number;
   /** Steps between two reads of the losses; by default as many as take about half a second. */
   readonly readEvery?: number;
+  /**
+   * Gradient checkpointing: of each block only the input is kept, and the backward pass computes the rest again. A third more work
+   * for a fraction of the memory; `{ keep: n }` leaves the last n blocks out. The weights are the same, byte for byte.
+   */
+  readonly checkpointing?: Checkpointing;
   /** `false` runs each step eagerly, for debugging; the weights are the same. */
   readonly replay?: boolean;
+}
+
+/** What a run takes of the device's memory, in bytes. */
+export interface TrainMemory {
+  /** Held before the run: the weights, and whatever else there is. */
+  readonly held: number;
+  /** Gradients and the optimizer's moments. */
+  readonly state: number;
+  /** All that a step computes, its inputs included. */
+  readonly step: number;
+  /** The sum: the most that is ever held. */
+  readonly peak: number;
 }
 
 /** What `train` tells about each step. */
@@ -174,6 +193,10 @@ export class Trainer implements Disposable {
   readonly #batches: Batches;
   readonly #options: TrainOptions;
   readonly #clock = new Clock();
+  /** Bytes that were held before the trainer was made. */
+  readonly #held: number;
+  /** Bytes of gradients and moments. */
+  readonly #state: number;
   /** Steps between reads. */
   #block = 1;
 
@@ -191,14 +214,33 @@ export class Trainer implements Disposable {
     this.#options = options;
     this.#batches = new Batches(model, dataset, options);
     this.steps = this.#batches.steps;
+    recomputedBlocks(model.config.layers, options.checkpointing);
     const { length, rows, mostTargets } = this.#batches;
-    const batchPlaces = length * rows;
-    this.inner = new TrainStep(model, { ...options, mostTargets, batchPlaces });
+    this.#held = model.device.memory.live;
+    this.inner = new TrainStep(model, { ...options, mostTargets, rows, length });
+    this.#state = model.device.memory.live - this.#held;
   }
 
   /** Tokens of a row. */
   get length(): number {
     return this.#batches.length;
+  }
+
+  /**
+   * What the run takes of the device's memory, known before the first step has run: the step is recorded for it. Of a run without
+   * replay, which takes memory as it goes, only what it holds between steps.
+   */
+  memory(): TrainMemory {
+    const { device, adapters } = this.model;
+    // Adapters drop inputs only in training: it is the training step that is recorded.
+    for (const adapter of adapters) adapter.training = true;
+    try {
+      this.inner.prepare();
+    } finally {
+      for (const adapter of adapters) adapter.training = false;
+    }
+    const peak = device.memory.live;
+    return { held: this.#held, state: this.#state, step: peak - this.#held - this.#state, peak };
   }
 
   /** What must be equal between a run and the checkpoint that it goes on from, as a text. */

@@ -10,6 +10,7 @@ import { type Tensor, viewOf, zeros } from "../core/tensor.ts";
 import { IGNORED } from "./data/dataset.ts";
 import type { PackedBatch } from "./data/packing.ts";
 import type { LanguageModel } from "./models/language_model.ts";
+import type { Checkpointing } from "./models/run_blocks.ts";
 import { AdamW, type AdamWOptions } from "./optim/adamw.ts";
 import { FlatParameters } from "./optim/flat_parameters.ts";
 
@@ -23,8 +24,12 @@ const PLACES_MULTIPLE = 8;
 export interface TrainStepOptions extends AdamWOptions {
   /** The most labels that a batch of the run has: all batches are padded to it, so that one shape is recorded. */
   readonly mostTargets: number;
-  /** The places of a batch. */
-  readonly batchPlaces: number;
+  /** Rows of a batch. */
+  readonly rows: number;
+  /** Places in a row. */
+  readonly length: number;
+  /** Whether blocks are computed again in the backward pass; see `TrainOptions`. */
+  readonly checkpointing?: Checkpointing;
   /** `false` runs every step eagerly instead of replaying a recording; the weights are bit-identical. */
   readonly replay?: boolean;
 }
@@ -40,6 +45,8 @@ export class TrainStep {
   readonly #update: CapturedStep<Tensor>;
   /** Places at which logits are computed, or 0 for all. */
   readonly #places: number;
+  readonly #rows: number;
+  readonly #length: number;
   #ring: Tensor;
   #used = 0;
   /** For each step that was not read: how many losses it has in the ring, before its norm. */
@@ -51,11 +58,14 @@ export class TrainStep {
     this.#device = device;
     this.parameters = new FlatParameters(model.parameters());
     this.optimizer = new AdamW(this.parameters, options);
-    const { mostTargets, batchPlaces, replay } = options;
+    const { mostTargets, rows, length, replay, checkpointing } = options;
+    this.#rows = rows;
+    this.#length = length;
     const padded = Math.max(1, Math.ceil(mostTargets / PLACES_MULTIPLE)) * PLACES_MULTIPLE;
-    this.#places = padded > DENSE_SHARE * batchPlaces ? 0 : padded;
+    this.#places = padded > DENSE_SHARE * rows * length ? 0 : padded;
     this.#learn = capture(device, (ids, positions, targets, count, places) => {
-      const loss = model.targetLoss(ids, targets, { positions, places, count });
+      const options = { positions, places, count, checkpointing };
+      const loss = model.targetLoss(ids, targets, options);
       backward(loss);
       this.parameters.gather();
       return loss;
@@ -67,6 +77,17 @@ export class TrainStep {
   /** So many steps wait to be read. */
   get waiting(): number {
     return this.#pending.length;
+  }
+
+  /** Records the step without running it: the device then holds all the memory that it will take. */
+  prepare(): void {
+    const places = this.#rows * this.#length;
+    const of = () => new Int32Array(places);
+    const [rows, length] = [this.#rows, this.#length];
+    const batch = { ids: of(), positions: of(), labels: of().fill(IGNORED), sequences: of() };
+    const count = { data: new Float32Array(1), shape: [1] };
+    this.#learn.record(...this.#inputs({ ...batch, rows, length, targets: 0, tokens: 0 }, count));
+    this.#update.record();
   }
 
   /**

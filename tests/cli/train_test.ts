@@ -43,6 +43,7 @@ Deno.test("nibble train writes an adapter on a 4-bit model that eval, generate a
   const { stdout } = await train(...args, "--out", out);
   assertMatch(stdout, /model: [\d,]+ parameters, .*; 1,792 trained \(/);
   assertMatch(stdout, /^12 sequences, \d+ steps of 2×16 tokens$/m);
+  assertMatch(stdout, /^[\d.]+ .B of GPU memory: .* for the model, .* moments, .* for a step$/m);
   assertMatch(stdout, /^Training .* loss [\d.]+/m);
   assertMatch(stdout, /at most .* of GPU memory\. The adapter is in .*\/qlora\n$/);
   assertEquals(namesIn(out), ["adapter_config.json", "adapter_model.safetensors"]);
@@ -77,6 +78,24 @@ Deno.test("nibble train gives the same bytes for the same seed, and others for a
   assert(weightsOf("one").some((byte, i) => byte !== weightsOf("three")[i]));
 });
 
+Deno.test("nibble train --checkpointing takes less memory for a step, and gives the same bytes", async () => {
+  const args = [...QLORA, "--steps", "4", "--dropout", "0.1", "--json"];
+  const run = async (name: string, ...more: string[]) => {
+    const { stdout } = await train(...args, "--out", `${folder}/${name}`, ...more);
+    return JSON.parse(stdout).memory.step;
+  };
+  const plain = await run("plain");
+  const [all, one] = [
+    await run("all", "--checkpointing"),
+    await run("one", "--checkpointing", "--keep-blocks", "1"),
+  ];
+  assert(all < plain && all <= one && one <= plain, `${all}, ${one} and ${plain} bytes`);
+  for (const name of ["all", "one"]) assertEquals(weightsOf(name), weightsOf("plain"));
+  const wrong = await nibble("train", ...QLORA, "--out", "x", "--keep-blocks", "1");
+  assertEquals([wrong.code, wrong.stdout], [2, ""]);
+  assertMatch(wrong.stderr, /--keep-blocks says how much of --checkpointing is left out/);
+});
+
 Deno.test("nibble train --json prints one object, and --log a line for each step", async () => {
   const log = `${folder}/steps.jsonl`;
   const out = `${folder}/json`;
@@ -84,8 +103,10 @@ Deno.test("nibble train --json prints one object, and --log a line for each step
   const found = JSON.parse(stdout);
   assertEquals(Object.keys(found), [
     ...["adapter", "out", "steps", "seconds", "loss", "tokens", "tokensPerSecond"],
-    ...["parameters", "peakBytes"],
+    ...["parameters", "peakBytes", "memory"],
   ]);
+  const { held, state, step, peak } = found.memory;
+  assertEquals([held + state + step, found.peakBytes >= peak], [peak, true]);
   assertEquals([found.adapter, found.out, found.steps], [device.adapter.name, out, 3]);
   assertEquals(found.parameters.trainable, 1792);
   assert(found.peakBytes > 0 && found.seconds > 0 && found.tokens > 0);

@@ -1,5 +1,5 @@
-import { backward, noGrad, track } from "../../core/autograd.ts";
-import { tensor } from "../../core/tensor.ts";
+import { backward, checkpoint, needsGrad, noGrad, track } from "../../core/autograd.ts";
+import { type Tensor, tensor } from "../../core/tensor.ts";
 import { add, mul } from "../../kernels/pointwise/arithmetic.ts";
 import { scale } from "../../kernels/pointwise/scale.ts";
 import { assertEquals, assertThrows } from "../assert.ts";
@@ -46,6 +46,41 @@ Deno.test("backward() lets a rule take the gradient that its input has, and add 
   });
   backward(add(twice, mul(x, x))); // 2x + x²
   assertEquals(await x.grad!.item(), 8);
+});
+
+Deno.test("checkpoint() runs its body again, and gives the gradients of inputs and of other leaves", async () => {
+  const [x, w] = [leaf(2, 3), leaf(5, 7)];
+  const runs: boolean[] = [];
+  const body = (t: Tensor) => {
+    runs.push(needsGrad(t));
+    return mul(mul(t, w), t); // t²w
+  };
+  const y = scale(x, 2);
+  const out = checkpoint(body, [y]);
+  assertEquals(await out.read(), new Float32Array([80, 252]));
+  backward(add(out, y), tensor(device, new Float32Array([1, 10])));
+  assertEquals(await x.grad!.read(), new Float32Array([2 * (2 * 4 * 5 + 1), 20 * (2 * 6 * 7 + 1)]));
+  assertEquals(await w.grad!.read(), new Float32Array([16, 360]));
+  assertEquals(runs, [true, true]);
+  noGrad(() => checkpoint(body, [y]));
+  assertEquals(runs.length, 3);
+});
+
+Deno.test("checkpoint() keeps only its inputs where steps run eagerly", () => {
+  const elements = 1024;
+  const x = tensor(device, new Float32Array(elements).fill(1));
+  x.requiresGrad = true;
+  const squares = (t: Tensor) => {
+    for (let i = 0; i < 8; i++) t = mul(t, t);
+    return t;
+  };
+  device.scope(() => {
+    const before = device.memory.live;
+    checkpoint(squares, [x]);
+    assertEquals(device.memory.live - before, 4 * elements);
+    squares(x);
+    assertEquals(device.memory.live - before, 9 * 4 * elements);
+  });
 });
 
 Deno.test("noGrad() notes nothing, and ends when its body throws", () => {

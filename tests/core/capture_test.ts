@@ -90,6 +90,32 @@ Deno.test("capture() lets tensors with disjoint lives share memory", async () =>
   assertEquals((await out.read())[5], 2 ** 20);
 });
 
+Deno.test("capture() leaves out what nobody uses", async () => {
+  const kept = tensor(device, new Float32Array([1, 1]));
+  const step = capture(device, (x) => {
+    const unused = scale(x, 3);
+    scale(unused, 5);
+    device.copy(scale(x, 7), kept);
+    return scale(x, 2);
+  });
+  const before = device.counters.dispatches;
+  const out = step({ data: new Float32Array([1, 2]), shape: [2] });
+  assertEquals(device.counters.dispatches - before, 2);
+  assertEquals(await out.read(), new Float32Array([2, 4]));
+  assertEquals(await kept.read(), new Float32Array([7, 14]));
+});
+
+Deno.test("capture() records without running, and takes all its memory then", async () => {
+  const step = capture(device, (x) => scale(add(x, x), 2));
+  const input = { data: new Float32Array([1, 2]), shape: [2] };
+  const { dispatches } = device.counters;
+  step.record(input);
+  const { live } = device.memory;
+  assertEquals(device.counters.dispatches, dispatches);
+  assertEquals(await step(input).read(), new Float32Array([4, 8]));
+  assertEquals(device.memory.live, live);
+});
+
 Deno.test("capture() takes tensors and host arrays, and overwrites its results", async () => {
   const step = capture(device, (x, y) => ({ sum: add(x, y), twice: scale(x, 2) }));
   const y = tensor(device, new Float32Array([10, 20]));

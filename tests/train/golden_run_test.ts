@@ -43,7 +43,8 @@ for (
     const all = new Int32Array((await golden.read("batches")).buffer);
     const step = new TrainStep(model, {
       mostTargets: rows * length,
-      batchPlaces: rows * length,
+      rows,
+      length,
       weightDecay: 0.01,
       maxGradNorm: 1,
     });

@@ -1,3 +1,4 @@
+import { addLora } from "../../train/adapters/lora.ts";
 import { loadCheckpoint, saveCheckpoint } from "../../train/checkpoint.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { randomModel } from "../../train/models/load.ts";
@@ -18,6 +19,17 @@ function smallModel(seed: number, trainable: "all" | "none" = "all"): LanguageMo
     max_position_embeddings: 64,
     tie_word_embeddings: true,
   }, { seed, trainable });
+}
+
+function smallGpt2(seed: number): LanguageModel {
+  return randomModel(device, {
+    model_type: "gpt2",
+    vocab_size: 96,
+    n_embd: 32,
+    n_layer: 2,
+    n_head: 4,
+    n_positions: 64,
+  }, { seed, trainable: "all" });
 }
 
 /** Sequences in which each token follows from the one before, with labels at the end only or everywhere. */
@@ -74,6 +86,54 @@ Deno.test("eager and captured runs give bit-identical weights, whenever losses a
   }
 });
 
+Deno.test("gradient checkpointing gives bit-identical weights, captured and eager, with dropout", async () => {
+  const sequences = makeSequences(60, "all");
+  const options = { steps: 4, batchSize: 2, length: 64, learningRate: 1e-2 };
+  const run = async (architecture: "llama" | "gpt2", more: TrainOptions) => {
+    const model = architecture === "llama" ? smallModel(3) : smallGpt2(3);
+    addLora(model, { r: 4, dropout: 0.2, seed: 1 });
+    using trainer = new Trainer(model, sequences, { ...options, ...more });
+    if (more.checkpointing) trainer.memory();
+    const losses: number[] = [];
+    for await (const { loss } of trainer.run()) losses.push(loss);
+    return { losses, weights: await weightsOf(model) };
+  };
+  for (const architecture of ["llama", "gpt2"] as const) {
+    const plain = await run(architecture, {});
+    for (const keep of [0, 1, 9]) {
+      assertEquals(await run(architecture, { checkpointing: { keep } }), plain);
+    }
+    assertEquals(await run(architecture, { checkpointing: true, replay: false }), plain);
+  }
+});
+
+Deno.test("Trainer.memory() says before the first step what a run will hold, and checkpointing makes it less", async () => {
+  const sequences = makeSequences(60, "all");
+  const found: number[] = [];
+  for (const checkpointing of [false, { keep: 1 }, true]) {
+    const before = device.memory.live;
+    const model = smallModel(3);
+    const options = { steps: 4, batchSize: 4, length: 64, checkpointing };
+    using trainer = new Trainer(model, sequences, options);
+    const { held, state, step, peak } = trainer.memory();
+    assert(held >= before + model.weightBytes);
+    // the gradient and two moments, each with up to 63 zeros behind a tensor
+    const { total } = model.count();
+    assert(state >= 12 * total && state < 13 * total + 65_536, `${state} for ${total}`);
+    assertEquals(held + state + step, peak);
+    assertEquals(trainer.step, 0);
+    device.pool.resetPeak();
+    for await (const _ of trainer.run());
+    assertEquals(device.memory.peak, peak);
+    found.push(step);
+    model.dispose();
+  }
+  // with the last of two blocks kept, it is freed before the first is computed again
+  assert(found[1] < found[0] && found[2] <= found[1], `${found}`);
+  using eager = new Trainer(smallModel(3), sequences, { steps: 4, length: 64, replay: false });
+  assertEquals(eager.memory().step, 0);
+});
+
 Deno.test("a run that was stopped and resumed gives the same bytes", async () => {
   const sequences = makeSequences(60, "last");
   const options = { steps: 12, batchSize: 2, length: 64, learningRate: 1e-2, seed: 5 };
@@ -115,6 +175,7 @@ Deno.test("train() says what is wrong with its options, its data and its model",
       [{ learningRate: -1 }, "learning rate -1"],
       [{ length: 65 }, "context has 64 positions"],
       [{ betas: [0.9, 1] }, "beta 1"],
+      [{ checkpointing: { keep: -1 } }, "what -1 blocks compute"],
     ] as const
   ) assertThrows(() => new Trainer(model, sequences, options), RangeError, said);
   assertThrows(() => new Trainer(model, []), RangeError, "empty data set");

@@ -21,6 +21,7 @@ import { LayerNorm } from "../nn/norm.ts";
 import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
 import { attend } from "./attend.ts";
 import { type HeadOperands, type KeyValueCache, LanguageModel } from "./language_model.ts";
+import { type Checkpointing, runBlocks } from "./run_blocks.ts";
 
 /** Reads a config.json. What it does not say is as in transformers: the smallest GPT-2. */
 function configOf(fields: ConfigFields, modelType: string): ModelConfig {
@@ -219,13 +220,19 @@ export class Gpt2 extends LanguageModel {
   }
 
   /** The embeddings of tokens and positions, and all blocks. */
-  protected override hidden(ids: Tensor, positions: Tensor, cache?: KeyValueCache): Tensor {
+  protected override hidden(
+    ids: Tensor,
+    positions: Tensor,
+    cache?: KeyValueCache,
+    checkpointing?: Checkpointing,
+  ): Tensor {
     const body = this.#body;
-    let x = add(body.tokens.forward(ids), body.positions.forward(positions));
-    for (const [i, block] of body.blocks.entries()) {
-      x = block.forward(x, positions, cache?.past, cache?.blocks[i]);
-    }
-    return x;
+    return runBlocks(
+      add(body.tokens.forward(ids), body.positions.forward(positions)),
+      body.blocks,
+      (block, x, i) => block.forward(x, positions, cache?.past, cache?.blocks[i]),
+      checkpointing,
+    );
   }
 
   /** The final normalization and the output layer. */

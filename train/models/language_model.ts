@@ -18,6 +18,7 @@ import type { Adapter } from "../nn/adapter.ts";
 import { LinearLayer } from "../nn/linear.ts";
 import { LinearGroup } from "../nn/linear_group.ts";
 import { joinPath, Module, type Named } from "../nn/module.ts";
+import type { Checkpointing } from "./run_blocks.ts";
 
 /** Keys and values of the tokens that a model has already seen. */
 export interface KeyValueCache {
@@ -35,6 +36,8 @@ export interface ForwardOptions {
   readonly places?: Tensor;
   /** The tokens before these; theirs are appended. */
   readonly cache?: KeyValueCache;
+  /** Whether the backward pass shall compute blocks again instead of keeping what they compute. */
+  readonly checkpointing?: Checkpointing;
 }
 
 /** How a model is applied for its loss at given targets. */
@@ -82,7 +85,12 @@ export abstract class LanguageModel extends Module {
   }
 
   /** The last hidden states, f32 [batch, length, hiddenSize], before the final normalization. */
-  protected abstract hidden(ids: Tensor, positions: Tensor, cache?: KeyValueCache): Tensor;
+  protected abstract hidden(
+    ids: Tensor,
+    positions: Tensor,
+    cache?: KeyValueCache,
+    checkpointing?: Checkpointing,
+  ): Tensor;
 
   /** Logits of hidden states: f32 [..., hiddenSize] to [..., vocabSize]. */
   protected abstract head(hidden: Tensor): Tensor;
@@ -121,8 +129,8 @@ export abstract class LanguageModel extends Module {
         }: its context has ${contextLength} positions; cut the text into windows`,
       );
     }
-    const { positions = this.#positions(batch, length), places, cache } = options;
-    const hidden = this.hidden(ids, positions, cache);
+    const { positions = this.#positions(batch, length), places, cache, checkpointing } = options;
+    const hidden = this.hidden(ids, positions, cache, checkpointing);
     return places ? this.#take(hidden, places) : hidden;
   }
 

@@ -22,6 +22,7 @@ import { type Architecture, Parts, type Weights, type WeightSpec } from "./archi
 import { attend } from "./attend.ts";
 import { type HeadOperands, type KeyValueCache, LanguageModel } from "./language_model.ts";
 import { ropeTable } from "./rope_table.ts";
+import { type Checkpointing, runBlocks } from "./run_blocks.ts";
 
 /** The sizes of a model of Llama's kind, and how it counts positions. */
 export interface LlamaConfig extends ModelConfig {
@@ -286,12 +287,18 @@ export class Llama extends LanguageModel {
   }
 
   /** The embedding and all blocks. */
-  protected override hidden(ids: Tensor, positions: Tensor, cache?: KeyValueCache): Tensor {
-    let x = this.#body.embedding.forward(ids);
-    for (const [i, block] of this.#body.blocks.entries()) {
-      x = block.forward(x, positions, cache?.past, cache?.blocks[i]);
-    }
-    return x;
+  protected override hidden(
+    ids: Tensor,
+    positions: Tensor,
+    cache?: KeyValueCache,
+    checkpointing?: Checkpointing,
+  ): Tensor {
+    return runBlocks(
+      this.#body.embedding.forward(ids),
+      this.#body.blocks,
+      (block, x, i) => block.forward(x, positions, cache?.past, cache?.blocks[i]),
+      checkpointing,
+    );
   }
 
   /** The final normalization and the output layer. */
