@@ -11,34 +11,44 @@ import { LINEAR_CASES } from "./cases/linear.ts";
 import { POINTWISE_CASES } from "./cases/pointwise.ts";
 import { QUANT_CASES } from "./cases/quant.ts";
 import { ROW_CASES } from "./cases/rows.ts";
-import { timeOp } from "./timing.ts";
+import { type RunTimes, timeRuns } from "./timing.ts";
 
 /** One kernel at one shape. */
 export interface KernelTiming {
   /** The kernel's name, such as "matmul nt". */
-  readonly kernel: string;
+  readonly name: string;
   /** The lengths, such as "M=512 N=4096 K=4096". */
   readonly shape: string;
-  /** Time of one run on the device; `null` where the result was wrong, which is not timed. */
-  readonly milliseconds: number | null;
+  /** Milliseconds of one run on the device, the median of some stretches; `null` where the result was wrong, which is not timed. */
+  readonly ms: number | null;
+  /** The shortest. */
+  readonly minMs?: number;
+  /** The longest. */
+  readonly maxMs?: number;
   /** Billions of floating-point operations per second, for kernels bound by arithmetic. */
   readonly gflops?: number;
   /** Billions of bytes per second, of the bytes that must be read and written, for kernels bound by memory. */
-  readonly gbs?: number;
+  readonly gbps?: number;
   /** The largest difference from the reference, as a share of the largest expected magnitude; infinite if a number is missing. */
   readonly error: number;
   /** The error up to which a result counts as right. */
   readonly allowed: number;
+  /** The GPU's clock beside the measurement, in MHz; null where it cannot be measured. */
+  readonly clockMhz?: number | null;
 }
 
 /** What to bench. */
 export interface BenchOptions {
   /** Only kernels whose name contains this. */
   readonly filter?: string;
+  /** Only kernels whose name begins with this. */
+  readonly kernel?: string;
   /** Runs in each timed stretch; chosen by time without it. */
   readonly repeats?: number;
   /** Lengths: those of tests, of a small model, of a large model. By default "software" or "gpu", as the adapter is. */
   readonly sizes?: "tiny" | "software" | "gpu";
+  /** One length for M, N and K, for rows and columns, for the length of sequences: see `squareOf`. Instead of `sizes`. */
+  readonly size?: number;
   /** Other cases than all of nibble's. */
   readonly cases?: readonly KernelCase[];
   /** Called with each result as it comes. */
@@ -123,7 +133,7 @@ function timeCase(
   kernel: KernelCase,
   sizes: Sizes,
   repeats?: number,
-): Promise<number> {
+): Promise<RunTimes> {
   const ring = RING_BYTES[device.adapter.type];
   const bytes = kernel.bytes?.(sizes) ?? Infinity;
   const copies = Math.min(Math.max(Math.ceil(ring / bytes), 1), MOST_COPIES);
@@ -134,12 +144,50 @@ function timeCase(
     );
     return (turn: number) => void works[turn % copies].run();
   };
-  return timeOp(device, prepare, { copies, repeats });
+  return timeRuns(device, prepare, { copies, repeats });
+}
+
+/** The lengths that `squareOf` sets. Batches, heads, and the few rows of a decoded token stay as they are. */
+const SQUARE = ["M", "N", "K", "rows", "columns", "length", "keys", "ids", "size"];
+const FEW_ROWS = 8;
+
+/** A case's lengths with one length for all that make a kernel's work large. */
+export function squareOf(sizes: Sizes, length: number): Sizes {
+  return Object.fromEntries(
+    Object.entries(sizes).map(([name, own]) => {
+      const isFew = name === "M" && own <= FEW_ROWS;
+      return [name, SQUARE.includes(name) && !isFew ? length : own];
+    }),
+  );
+}
+
+/** The lengths at which a case is timed. */
+function sizesOf(kernel: KernelCase, { size, sizes }: BenchOptions, type: "software" | "gpu") {
+  if (size !== undefined) return [squareOf(kernel[type][0] ?? kernel.tiny, size)];
+  return sizes === "tiny" ? [kernel.tiny] : kernel[sizes ?? type];
 }
 
 /** Lengths as text. */
 function show(sizes: Sizes): string {
   return Object.entries(sizes).map(([name, length]) => `${name}=${length}`).join(" ");
+}
+
+/** A case's times and rates; none where the result was wrong. */
+function figuresOf(
+  { flops, bytes }: KernelCase,
+  sizes: Sizes,
+  times: RunTimes | null,
+): Pick<KernelTiming, "ms" | "minMs" | "maxMs" | "gflops" | "gbps" | "clockMhz"> {
+  if (!times) return { ms: null };
+  const rate = (amount: number) => amount / (times.median * 1e6);
+  return {
+    ms: times.median,
+    minMs: times.min,
+    maxMs: times.max,
+    ...flops ? { gflops: rate(flops(sizes)) } : {},
+    ...bytes ? { gbps: rate(bytes(sizes)) } : {},
+    clockMhz: times.clockMhz,
+  };
 }
 
 /**
@@ -156,8 +204,8 @@ function show(sizes: Sizes): string {
  * import { benchKernels } from "./kernels.ts";
  *
  * using device = await openDevice();
- * for (const { kernel, shape, milliseconds } of await benchKernels(device, { filter: "matmul" })) {
- *   console.log(kernel, shape, milliseconds);
+ * for (const { name, shape, ms } of await benchKernels(device, { filter: "matmul" })) {
+ *   console.log(name, shape, ms);
  * }
  * ```
  */
@@ -165,29 +213,28 @@ export async function benchKernels(
   device: Device,
   options: BenchOptions = {},
 ): Promise<KernelTiming[]> {
-  const { filter = "", repeats, sizes: which = device.adapter.type, onResult } = options;
+  const { filter = "", kernel: start = "", repeats, onResult } = options;
   const all = options.cases ?? KERNEL_CASES;
-  const chosen = all.filter(({ kernel }) => kernel.includes(filter));
+  const chosen = all.filter(({ kernel }) => kernel.startsWith(start) && kernel.includes(filter));
   if (chosen.length === 0) {
     const names = all.map(({ kernel }) => kernel).join(", ");
     throw new RangeError(
-      `Cannot bench "${filter}": no kernel has it in its name. There are ${names}`,
+      `Cannot bench "${start || filter}": no kernel ${
+        start ? "begins with it" : "has it in its name"
+      }. There are ${names}`,
     );
   }
   const found: KernelTiming[] = [];
   for (const kernel of chosen) {
     let error = kernel.checkTimed ? null : await checkCase(device, kernel, kernel.tiny);
-    for (const sizes of which === "tiny" ? [kernel.tiny] : kernel[which]) {
+    for (const sizes of sizesOf(kernel, options, device.adapter.type)) {
       if (kernel.checkTimed) error = await checkCase(device, kernel, sizes);
       const right = error! <= kernel.allowed;
-      const milliseconds = right ? await timeCase(device, kernel, sizes, repeats) : null;
-      const rate = (amount: number) => amount / (milliseconds! * 1e6);
+      const times = right ? await timeCase(device, kernel, sizes, repeats) : null;
       const result: KernelTiming = {
-        kernel: kernel.kernel,
+        name: kernel.kernel,
         shape: show(sizes),
-        milliseconds,
-        ...right && kernel.flops ? { gflops: rate(kernel.flops(sizes)) } : {},
-        ...right && kernel.bytes ? { gbs: rate(kernel.bytes(sizes)) } : {},
+        ...figuresOf(kernel, sizes, times),
         error: error!,
         allowed: kernel.allowed,
       };

@@ -3,15 +3,18 @@
  *
  * @module
  */
-import { Recorder } from "../core/capture.ts";
-import { type Command, encode, markWrites } from "../core/commands.ts";
 import type { Device } from "../core/device.ts";
-import { kernel } from "../core/kernel.ts";
-import { planMemory } from "../core/plan.ts";
-import type { Block } from "../core/pool.ts";
-import { empty } from "../core/tensor.ts";
-import { readTimestamps } from "./timestamps.ts";
-import warmUpCode from "./warm_up.wgsl" with { type: "text" };
+import {
+  encodeWarmUp,
+  hasClock,
+  megahertzOf,
+  recordProbe,
+  Stopwatch,
+  warmUpLonger,
+  warmUpOf,
+} from "./clock.ts";
+import { encodeRecorded, record } from "./recording.ts";
+import { median } from "./spread.ts";
 
 /** How often an op is timed. */
 export interface TimingOptions {
@@ -21,152 +24,78 @@ export interface TimingOptions {
   readonly copies?: number;
 }
 
-/** Timed stretches; the fastest counts, since everything that disturbs makes them slower. */
-const TRIES = 3;
+/** The times of one run in milliseconds, over all stretches. */
+export interface RunTimes {
+  /** The median. */
+  readonly median: number;
+  /** The shortest. */
+  readonly min: number;
+  /** The longest. */
+  readonly max: number;
+  /** The GPU's clock beside them, in MHz; null where it cannot be measured. */
+  readonly clockMhz: number | null;
+}
 
-/** A GPU idles at a fraction of its clock, and needs so long to wake. */
-const WARM_UP_MILLISECONDS = 70;
+/** Timed stretches. */
+const TRIES = { gpu: 5, software: 3 } as const;
 
 /** How long a timed stretch should be, and how many commands it may have at most. */
 const STRETCH_MILLISECONDS = { gpu: 10, software: 50 } as const;
 const MOST_COMMANDS = 2000;
 
-const warmUpKernel = kernel("warm_up", warmUpCode);
-
-/** Work that can be encoded many times. */
-interface Recording {
-  readonly commands: readonly Command[];
-  /** Gives its temporary memory back. */
-  release(): void;
-}
-
-/** Records what `body` queues. Its tensors share memory as they do in `capture`, but here the memory can be given back. */
-function record(device: Device, body: () => void): Recording {
-  const recorder = new Recorder();
-  device.recorder = recorder;
-  try {
-    body();
-  } finally {
-    device.recorder = null;
-  }
-  const planned = new Set<Block>();
-  const before = new Set<Block | null>();
-  for (const entry of recorder.entries) {
-    for (const { storage } of storagesOf(entry)) before.add(storage.block);
-  }
-  planMemory(recorder.entries, new Set(), device.pool);
-  for (const entry of recorder.entries) {
-    for (const { storage } of storagesOf(entry)) {
-      if (storage.block && !before.has(storage.block)) planned.add(storage.block);
-    }
-  }
-  return {
-    commands: recorder.entries.flatMap((entry) => device.resolve(entry)),
-    release: () => planned.forEach((block) => device.pool.release(block)),
-  };
-}
-
-type Entry = Recorder["entries"][number];
-
-function storagesOf(entry: Entry) {
-  if (entry.kind === "clear") return [entry.target];
-  if (entry.kind === "copy") return [entry.from, entry.to];
-  return entry.bindings.filter((binding) => binding.kind !== "uniform");
-}
-
-/** Two timestamps for each stretch, and their way to the host. */
-class Stopwatch {
-  readonly #device: GPUDevice;
-  readonly #set: GPUQuerySet;
-  readonly #count: number;
-
-  constructor(device: GPUDevice, stretches: number) {
-    this.#device = device;
-    this.#count = 2 * stretches;
-    this.#set = device.createQuerySet({ type: "timestamp", count: this.#count });
-  }
-
-  /** Encodes a timestamp, taken when everything before it is done. */
-  mark(encoder: GPUCommandEncoder, index: number): void {
-    encoder.beginComputePass({
-      timestampWrites: { querySet: this.#set, beginningOfPassWriteIndex: index },
-    }).end();
-  }
-
-  /** Submits, and gives the length of each stretch in milliseconds. */
-  async finish(encoder: GPUCommandEncoder): Promise<number[]> {
-    const times = await readTimestamps(this.#device, [this.#set], this.#count, encoder);
-    return Array.from({ length: this.#count / 2 }, (_, i) => times[2 * i + 1] - times[2 * i]);
-  }
-}
-
-/** Dispatches of the warm-up kernel that keep a device busy for long enough. */
-const warmUps = new WeakMap<Device, number>();
-
-function encodeWarmUp(device: Device, encoder: GPUCommandEncoder, dispatches: number): void {
-  if (dispatches === 0) return;
-  const recording = record(device, () => {
-    const out = empty(device, [4]);
-    for (let i = 0; i < dispatches; i++) device.dispatch(warmUpKernel, [out], [2048]);
-  });
-  encode(encoder, recording.commands);
-  recording.release();
-}
-
-async function warmUpOf(device: Device): Promise<number> {
-  if (device.adapter.type === "software") return 0;
-  let dispatches = warmUps.get(device);
-  if (dispatches === undefined) {
-    dispatches = 1;
-    // The first rounds run at the idle clock, so the number settles only in the last.
-    for (let round = 0; round < 4; round++) {
-      const start = performance.now();
-      const encoder = device.gpu.createCommandEncoder();
-      encodeWarmUp(device, encoder, dispatches);
-      device.gpu.queue.submit([encoder.finish()]);
-      await device.gpu.queue.onSubmittedWorkDone();
-      const spent = Math.max(1, performance.now() - start - 10);
-      dispatches = Math.min(500, Math.max(1, Math.ceil(dispatches * WARM_UP_MILLISECONDS / spent)));
-    }
-    warmUps.set(device, dispatches);
-  }
-  return dispatches;
-}
-
-function encodeStretch(encoder: GPUCommandEncoder, commands: readonly Command[]): void {
-  encode(encoder, commands.filter(markWrites));
-}
+/** Below this share of the fastest clock that was seen, the GPU was not awake, and is measured again. */
+const AWAKE_SHARE = 0.9;
+const ROUNDS = 3;
 
 type Prepare = () => (turn: number) => void;
 
-/** One submission: warm-up, then stretches of so many turns, each between timestamps. Milliseconds of each stretch. */
+/** What a submission told. */
+interface Stretches {
+  /** Milliseconds of each stretch. */
+  readonly milliseconds: readonly number[];
+  /** Commands of a stretch. */
+  readonly commands: number;
+  readonly clockMhz: number | null;
+}
+
+/** One submission: warm-up, a probe of the clock, stretches of so many turns, the probe again; each between timestamps. */
 async function stretches(
   device: Device,
   prepare: Prepare,
   turns: number,
   tries: number,
-): Promise<{ milliseconds: number[]; commands: number }> {
+): Promise<Stretches> {
   const warmUp = await warmUpOf(device);
+  const probed = hasClock(device);
   const { encoder, watch, commands } = device.scope(() => {
     const queue = prepare();
     const recording = record(device, () => {
       for (let turn = 0; turn < turns; turn++) queue(turn);
     });
     device.flush(); // what `prepare` queued
-    const watch = new Stopwatch(device.gpu, tries);
+    const watch = new Stopwatch(device.gpu, tries + (probed ? 2 : 0));
     const encoder = device.gpu.createCommandEncoder();
     encodeWarmUp(device, encoder, warmUp);
+    const probe = (stretch: number) => {
+      const own = recordProbe(device);
+      watch.time(encoder, stretch, () => encodeRecorded(encoder, own));
+      own.release();
+    };
+    if (probed) probe(tries);
     for (let i = 0; i < tries; i++) {
-      watch.mark(encoder, 2 * i);
-      encodeStretch(encoder, recording.commands);
-      watch.mark(encoder, 2 * i + 1);
+      watch.time(encoder, i, () => encodeRecorded(encoder, recording));
     }
+    if (probed) probe(tries + 1);
     recording.release();
     return { encoder, watch, commands: recording.commands.length };
   });
-  const milliseconds = await watch.finish(encoder);
+  const all = await watch.finish(encoder);
   device.check();
-  return { milliseconds, commands };
+  return {
+    milliseconds: all.slice(0, tries),
+    commands,
+    clockMhz: probed ? megahertzOf(Math.max(...all.slice(tries))) : null,
+  };
 }
 
 /** The same by the host's clock: the difference between one stretch and two in a submission is a stretch, without the waiting. */
@@ -175,7 +104,7 @@ async function stretchesByClock(
   prepare: Prepare,
   turns: number,
   tries: number,
-): Promise<{ milliseconds: number[]; commands: number }> {
+): Promise<Stretches> {
   const warmUp = await warmUpOf(device);
   const found: number[][] = [[], []];
   let commands = 0;
@@ -189,7 +118,7 @@ async function stretchesByClock(
       commands = recording.commands.length;
       const encoder = device.gpu.createCommandEncoder();
       encodeWarmUp(device, encoder, warmUp);
-      for (let part = 0; part <= i % 2; part++) encodeStretch(encoder, recording.commands);
+      for (let part = 0; part <= i % 2; part++) encodeRecorded(encoder, recording);
       recording.release();
       return { encoder };
     }).encoder;
@@ -200,37 +129,71 @@ async function stretchesByClock(
     found[i % 2].push(performance.now() - start);
   }
   const least = Math.min(...found[1]) - Math.min(...found[0]);
-  return { milliseconds: [Math.max(least, 1e-6)], commands };
+  return { milliseconds: [Math.max(least, 1e-6)], commands, clockMhz: null };
+}
+
+/** The fastest clock that was seen on a device. */
+const fastest = new WeakMap<Device, number>();
+
+/** Measures until the GPU was awake. */
+async function awake(device: Device, measure: () => Promise<Stretches>): Promise<Stretches> {
+  for (let round = 1;; round++) {
+    const found = await measure();
+    const { clockMhz } = found;
+    if (clockMhz === null) return found;
+    const best = Math.max(fastest.get(device) ?? 0, clockMhz);
+    fastest.set(device, best);
+    if (clockMhz >= AWAKE_SHARE * best || round === ROUNDS) return found;
+    await warmUpLonger(device);
+  }
 }
 
 /**
- * The time that the device takes for an op, in milliseconds. All repeats are in one submission, behind a warm-up, so that neither
- * the host nor a sleeping GPU is measured; each repeat writes where the last one wrote, so that they run one after another.
- * Timestamps on the GPU are used where there are any, and else the host's clock.
+ * The times that the device takes for an op. All repeats are in one submission, behind a warm-up, so that neither the host nor a
+ * sleeping GPU is measured; each repeat writes where the last one wrote, so that they run one after another. Timestamps on the GPU
+ * are used where there are any, and else the host's clock. A submission in which the GPU's clock was low is made again.
  *
  * @param device the device of all tensors
  * @param prepare makes the inputs and returns what queues the op; `turn` counts the repeats, and chooses among copies of the
  * inputs. It is called for every submission, and its tensors are freed after it
  * @param options how often
- * @returns milliseconds for one repeat: the least of three stretches of repeats
  */
-export async function timeOp(
+export async function timeRuns(
   device: Device,
   prepare: () => (turn: number) => void,
   options: TimingOptions = {},
-): Promise<number> {
+): Promise<RunTimes> {
   const { copies = 1 } = options;
-  const measure = device.adapter.timestamps ? stretches : stretchesByClock;
+  const { timestamps, type } = device.adapter;
+  const measure = timestamps ? stretches : stretchesByClock;
   // The first submission compiles, and brings textures up to their buffers on software adapters.
   const first = await measure(device, prepare, copies, 2);
   let turns = options.repeats;
   if (turns === undefined) {
     const one = Math.min(...first.milliseconds) / copies;
-    const wanted = STRETCH_MILLISECONDS[device.adapter.type] / Math.max(one, 1e-4);
+    const wanted = STRETCH_MILLISECONDS[type] / Math.max(one, 1e-4);
     const most = Math.max(1, Math.floor(MOST_COMMANDS / (first.commands / copies)));
     turns = Math.min(Math.ceil(wanted), most);
   }
   turns = Math.ceil(Math.max(turns, 1) / copies) * copies;
-  const { milliseconds } = await measure(device, prepare, turns, TRIES);
-  return Math.min(...milliseconds) / turns;
+  const { milliseconds, clockMhz } = await awake(
+    device,
+    () => measure(device, prepare, turns, TRIES[type]),
+  );
+  const times = milliseconds.map((own) => own / turns);
+  return {
+    median: median(times),
+    min: Math.min(...times),
+    max: Math.max(...times),
+    clockMhz,
+  };
+}
+
+/** The shortest time of `timeRuns`, in milliseconds: everything that disturbs makes a stretch longer. */
+export async function timeOp(
+  device: Device,
+  prepare: () => (turn: number) => void,
+  options: TimingOptions = {},
+): Promise<number> {
+  return (await timeRuns(device, prepare, options)).min;
 }

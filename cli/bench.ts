@@ -1,82 +1,151 @@
 /** `nibble bench`: how fast kernels and whole steps are on this machine. */
 import { z } from "zod";
-import { benchEndToEnd, WORKS } from "../bench/end_to_end/run.ts";
+import { compareReports } from "../bench/compare.ts";
+import { benchEndToEnd, type EndToEndTiming, WORKS } from "../bench/end_to_end/run.ts";
 import { benchKernels, KERNEL_CASES, type KernelTiming } from "../bench/kernels.ts";
-import { openDevice } from "../core/device.ts";
+import { type BenchReport, readReport, versionsHere } from "../bench/report.ts";
+import { type Device, openDevice } from "../core/device.ts";
 import { writeWhole } from "../train/files/output.ts";
-import { KERNEL_HEAD, showKernel, showProfile, showWork, WORK_HEAD } from "./bench_tables.ts";
+import {
+  KERNEL_HEAD,
+  showComparison,
+  showKernel,
+  showProfile,
+  showWork,
+  WORK_HEAD,
+} from "./bench_tables.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { jsonFile } from "./options.ts";
-import { printLine } from "./print.ts";
+import { jsonOutput } from "./options.ts";
+import { percent, printJson, printLine } from "./print.ts";
 
 const KERNELS = [...new Set(KERNEL_CASES.map(({ kernel }) => kernel))];
+const WORK_NAMES = WORKS.map(({ name }) => name);
 
 const OPTIONS = z.strictObject({
+  files: z.array(z.string().min(1)).default([])
+    .meta({ description: "with --compare: the two files", placeholder: "FILE" }),
+  kernel: z.string().min(1).optional()
+    .meta({ description: "only kernels whose name begins with this", placeholder: "NAME" }),
+  size: z.int().min(1).optional().describe(
+    "one length for M, N and K, for rows and columns, or for sequences",
+  ),
+  filter: z.string().min(1).optional()
+    .meta({ description: "only kernels and whole steps whose name contains this" }),
   endToEnd: z.boolean().default(false)
     .describe("whole training steps and answers, on models with random weights"),
-  filter: z.string().min(1).optional()
-    .meta({ description: "only kernels, or whole steps, whose name contains this" }),
+  all: z.boolean().default(false).describe("both kernels and whole steps"),
   profile: z.boolean().default(false)
-    .describe("with --end-to-end: also say which kernels a step spends its time in"),
+    .describe("also say which kernels a whole step spends its time in"),
   repeats: z.int().min(1).optional()
     .describe("runs in each timed stretch; by default as many as time well"),
   sizes: z.enum(["tiny", "software", "gpu"]).optional()
     .describe("lengths of tests, of a small, or of a large model; by default as the adapter is"),
-  json: jsonFile(),
-}).superRefine(({ endToEnd, filter, profile }, context) => {
-  const names = endToEnd ? WORKS.map(({ name }) => name) : KERNELS;
+  json: jsonOutput(),
+  compare: z.boolean().default(false)
+    .describe("compare two files of results: the times of the second as a share of the first's"),
+  threshold: z.number().min(0).default(0.1)
+    .describe("with --compare: mark rows that take longer by more than this share"),
+}).superRefine((options, context) => {
+  const refuse = (key: string, message: string) =>
+    context.addIssue({ code: "custom", path: [key], message });
+  const { files, filter, kernel, endToEnd, all, profile, compare } = options;
+  const names = all ? [...KERNELS, ...WORK_NAMES] : endToEnd ? WORK_NAMES : KERNELS;
+  const wanted = `wanted a part of ${names.join(", ")}`;
   if (filter !== undefined && !names.some((name) => name.includes(filter))) {
-    context.addIssue({
-      code: "custom",
-      path: ["filter"],
-      message: `found ${JSON.stringify(filter)}, wanted a part of ${names.join(", ")}`,
-    });
+    refuse("filter", `found ${JSON.stringify(filter)}, ${wanted}`);
   }
-  if (profile && !endToEnd) {
-    context.addIssue({ code: "custom", path: ["profile"], message: "wanted --end-to-end with it" });
+  if (kernel !== undefined && !KERNELS.some((name) => name.startsWith(kernel))) {
+    refuse(
+      "kernel",
+      `found ${JSON.stringify(kernel)}, wanted the beginning of ${KERNELS.join(", ")}`,
+    );
   }
+  if (profile && !endToEnd && !all) refuse("profile", "wanted --end-to-end with it");
+  if (compare && files.length !== 2) refuse("files", `found ${files.length} files, wanted two`);
+  if (!compare && files.length > 0) refuse("files", "wanted --compare with it");
 });
 
 type BenchChoice = z.output<typeof OPTIONS>;
 
-async function writeReport(path: string | undefined, report: unknown): Promise<void> {
-  if (path === undefined) return;
-  await writeWhole(path, `${JSON.stringify(report, null, 2)}\n`);
-  printLine(`Written to ${path}`);
-}
+/** Prints where stdout is for people. */
+type Say = (line: string) => void;
 
-async function benchWorks({ filter, profile, sizes, json }: BenchChoice): Promise<void> {
-  using device = await openDevice();
-  const { adapter } = device;
-  printLine(`${adapter.name} (${adapter.type}), Deno ${Deno.version.deno}`);
-  printLine(WORK_HEAD);
-  const results = await benchEndToEnd(openDevice, {
+async function benchWorks(options: BenchChoice, say: Say): Promise<EndToEndTiming[]> {
+  const { filter, profile, sizes } = options;
+  say(WORK_HEAD);
+  return await benchEndToEnd(openDevice, {
     filter,
     profile,
     sizes: sizes && (sizes === "gpu" ? "full" : "tiny"),
     onResult: (result) => {
-      printLine(showWork(result));
-      if (result.profile) printLine(`${showProfile(result.profile)}\n`);
+      say(showWork(result));
+      if (result.profile) say(`${showProfile(result.profile)}\n`);
     },
   });
-  const rows = results.map(({ profile, ...rest }) => ({ ...rest, kernels: profile?.kernels }));
-  await writeReport(json, { adapter, deno: Deno.version.deno, results: rows });
 }
 
-async function benchOnKernels({ filter, repeats, sizes, json }: BenchChoice): Promise<void> {
+async function benchOnKernels(
+  device: Device,
+  options: BenchChoice,
+  say: Say,
+): Promise<KernelTiming[]> {
+  const { filter, kernel, size, repeats, sizes } = options;
+  say(KERNEL_HEAD);
+  const onResult = (result: KernelTiming) => say(showKernel(result));
+  return await benchKernels(device, { filter, kernel, size, repeats, sizes, onResult });
+}
+
+function has(names: readonly string[], filter = ""): boolean {
+  return names.some((name) => name.includes(filter));
+}
+
+async function measure(options: BenchChoice): Promise<void> {
+  const { all, endToEnd, filter, json } = options;
+  const say: Say = json === "-" ? () => {} : printLine;
   using device = await openDevice();
   const { adapter } = device;
-  printLine(`${adapter.name} (${adapter.type}), Deno ${Deno.version.deno}`);
-  printLine(KERNEL_HEAD);
-  const onResult = (result: KernelTiming) => printLine(showKernel(result));
-  const results = await benchKernels(device, { filter, repeats, sizes, onResult });
-  await writeReport(json, { adapter, deno: Deno.version.deno, results });
-  const wrong = results.filter(({ milliseconds }) => milliseconds === null);
+  const versions = await versionsHere();
+  const made = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
+  say(`${adapter.name} (${adapter.type}), ${made}`);
+  const kernels = endToEnd && !all || !has(KERNELS, filter)
+    ? []
+    : await benchOnKernels(device, options, say);
+  const works = !endToEnd && !all || !has(WORK_NAMES, filter) ? [] : await benchWorks(options, say);
+  const rows = works.map(({ profile, ...rest }) =>
+    profile ? { ...rest, kernels: profile.kernels } : rest
+  );
+  const report: BenchReport = { adapter, versions, results: [...kernels, ...rows] };
+  if (json === "-") printJson(report);
+  else if (json !== undefined) {
+    await writeWhole(json, `${JSON.stringify(report, null, 2)}\n`);
+    say(`Written to ${json}`);
+  }
+  const wrong = kernels.filter(({ ms }) => ms === null);
   if (wrong.length === 0) return;
-  const list = wrong.map(({ kernel, error, allowed }) =>
-    `${kernel} (error ${error.toExponential(1)}, allowed ${allowed})`
+  const list = wrong.map(({ name, error, allowed }) =>
+    `${name} (error ${error.toExponential(1)}, allowed ${allowed})`
   );
   throw new Error(`Cannot trust ${wrong.length} results on this adapter: ${list.join(", ")}`);
+}
+
+async function compare({ files, threshold, json }: BenchChoice): Promise<void> {
+  const [before, after] = await Promise.all(files.map(readReport));
+  const found = compareReports(before, after, threshold);
+  if (json !== undefined && json !== "-") {
+    await writeWhole(json, `${JSON.stringify(found, null, 2)}\n`);
+  }
+  if (json === "-") return printJson(found);
+  for (const [index, { adapter, versions }] of [before, after].entries()) {
+    const made = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
+    printLine(`${files[index]}: ${adapter.name}${made && `, ${made}`}`);
+  }
+  printLine(showComparison(found));
+  const worse = found.rows.filter(({ isWorse }) => isWorse).length;
+  printLine(
+    `${found.rows.length} rows, ${worse} of them wrong or slower by more than ${
+      percent(threshold)
+    }`,
+  );
 }
 
 const bench: Command = defineCommand({
@@ -84,10 +153,13 @@ const bench: Command = defineCommand({
   summary: "Time kernels, each checked against its reference, or whole training steps and answers",
   examples: [
     ["nibble bench", "every kernel, at sizes that suit the adapter"],
-    ["nibble bench --filter matmul --json matmul.json", "some of them, and a file of the results"],
+    ["nibble bench --kernel matmul --size 512 --json", "products of 512×512 matrices, as JSON"],
     ["nibble bench --end-to-end --filter qlora", "steps of QLoRA on models of 135M and 7B weights"],
+    ["nibble bench --all --json today.json", "all there is, and a file of the results"],
+    ["nibble bench --compare yesterday.json today.json", "what became faster, and what slower"],
   ],
+  positionals: ["files"],
   options: OPTIONS,
-  run: (options) => options.endToEnd ? benchWorks(options) : benchOnKernels(options),
+  run: (options) => options.compare ? compare(options) : measure(options),
 });
 export default bench;

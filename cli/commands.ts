@@ -61,7 +61,8 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "bench",
-    summary: "Time each kernel on this machine, after a check against its reference",
+    summary:
+      "Time kernels, each checked against its reference, or whole training steps and answers",
     load: () => import("./bench.ts"),
   },
   {

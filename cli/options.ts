@@ -16,6 +16,8 @@ export interface OptionMeta {
   placeholder?: string;
   /** A heading that the flag stands under in help. */
   group?: string;
+  /** Of a text: its value where the flag stands alone. */
+  bare?: string;
   /** Other words that people type for this flag; an unknown flag of that name is answered with this one. */
   aka?: readonly string[];
 }
@@ -38,6 +40,7 @@ export interface OptionInfo {
   readonly description: string;
   readonly placeholder: string;
   readonly group: string | undefined;
+  readonly bare: string | undefined;
   readonly aka: readonly string[];
   /** Of a list: whether its elements are numbers. */
   readonly numeric: boolean;
@@ -71,6 +74,15 @@ export function jsonSwitch(): z.ZodDefault<z.ZodBoolean> {
 export function jsonFile(): z.ZodOptional<z.ZodString> {
   return z.string().min(1).optional()
     .meta({ description: "also write the result to this file", placeholder: "FILE" });
+}
+
+/** `--json` alone, or `--json -`: nothing but JSON on stdout; `--json FILE`: the result also goes to a file. */
+export function jsonOutput(): z.ZodOptional<z.ZodString> {
+  return z.string().min(1).optional().meta({
+    description: "print JSON to stdout, and nothing else there; or also write it to a file",
+    placeholder: "FILE",
+    bare: "-",
+  });
 }
 
 /** `doubleQuant` as `--double-quant`. */
@@ -190,6 +202,7 @@ export function describeOptions(options: z.ZodObject): OptionInfo[] {
       description: schema.description ?? "",
       placeholder: schema.placeholder ?? PLACEHOLDERS[kind],
       group: schema.group,
+      bare: schema.bare,
       aka: schema.aka ?? [],
       numeric: schema.items?.type === "integer" || schema.items?.type === "number",
     };
@@ -201,7 +214,7 @@ export function publishedSchema(title: string, options: z.ZodObject): Record<str
   const schema = z.toJSONSchema(options, {
     io: "input",
     override: ({ jsonSchema }) => {
-      for (const own of ["placeholder", "group", "aka"]) delete jsonSchema[own];
+      for (const own of ["placeholder", "group", "bare", "aka"]) delete jsonSchema[own];
     },
   });
   // What a config file lacks may come from a flag, so nothing is required of the file itself.
@@ -228,7 +241,10 @@ export function addFlags(command: Command, options: readonly OptionInfo[]): void
     const text = [option.description, notes.length > 0 ? `(${notes.join("; ")})` : ""]
       .filter(Boolean).join(" ");
     if (kind !== "boolean") {
-      command.addOption(grouped(new Option(`${flag} <${option.placeholder}>`, text), option));
+      const { placeholder, bare } = option;
+      const value = bare === undefined ? `<${placeholder}>` : `[${placeholder}]`;
+      const flagged = new Option(`${flag} ${value}`, text);
+      command.addOption(grouped(bare === undefined ? flagged : flagged.preset(bare), option));
       continue;
     }
     const on = option.default === true;

@@ -83,7 +83,7 @@ async function measureDecoding(
   const run = async (count: number) => {
     for (let i = 0; i < count; i++) await once();
   };
-  const { median, min, max, dispatches } = await sampleRuns(device, run, options);
+  const { median, min, max, dispatches, clockMhz } = await sampleRuns(device, run, options);
   return {
     ms: median / answer,
     minMs: min / answer,
@@ -91,6 +91,7 @@ async function measureDecoding(
     tokensPerSecond: 1000 * answer / median,
     ...cold,
     dispatches: dispatches / answer,
+    clockMhz,
     ...await memoryOf(device),
     ...options.profile ? { profile: await profile(device, () => once(4)) } : {},
   };
@@ -122,7 +123,7 @@ async function measurePrefill(
     await run(1);
     const cold = clock.end();
     await checkLogits(model);
-    const { median, min, max, dispatches } = await sampleRuns(device, run, options);
+    const { median, min, max, dispatches, clockMhz } = await sampleRuns(device, run, options);
     return {
       ms: median,
       minMs: min,
@@ -130,6 +131,7 @@ async function measurePrefill(
       tokensPerSecond: 1000 * length / median,
       ...cold,
       dispatches,
+      clockMhz,
       ...await memoryOf(device),
       ...options.profile ? { profile: await profile(device, once) } : {},
     };

@@ -5,7 +5,7 @@
  */
 import type { Device } from "../../core/device.ts";
 import { decodingWork, prefillWork } from "./decoding.ts";
-import { askNvidia } from "./gpu_memory.ts";
+import { askNvidia } from "../nvidia.ts";
 import { GPT_D512, GPT_D64, LLAMA_7B, SMOLLM2 } from "./shapes.ts";
 import { trainingWork } from "./training.ts";
 import type { Measured, MeasureOptions, Work, WorkSize } from "./work.ts";

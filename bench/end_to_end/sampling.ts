@@ -4,6 +4,8 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
+import { probeClock } from "../clock.ts";
+import { median } from "../spread.ts";
 
 /** How long work is timed. */
 export interface SampleOptions {
@@ -25,13 +27,8 @@ export interface Samples {
   readonly max: number;
   /** Dispatches of one run. */
   readonly dispatches: number;
-}
-
-/** The middle of some numbers. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const half = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  /** The GPU's clock beside them, in MHz: the lower one of before and after; null where it cannot be measured. */
+  readonly clockMhz: number | null;
 }
 
 /**
@@ -61,13 +58,16 @@ export async function sampleRuns(
     used += count;
     spent = await timed(count);
   }
+  const clock = await probeClock(device);
   const before = device.counters.dispatches;
   const found: number[] = [];
   for (let i = 0; i < samples; i++) found.push(await timed(count) / count);
+  const dispatches = (device.counters.dispatches - before) / (samples * count);
   return {
     median: median(found),
     min: Math.min(...found),
     max: Math.max(...found),
-    dispatches: (device.counters.dispatches - before) / (samples * count),
+    dispatches,
+    clockMhz: clock && Math.min(clock, await probeClock(device) ?? clock),
   };
 }

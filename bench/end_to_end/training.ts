@@ -91,7 +91,10 @@ async function measure(
     await run(1);
     const cold = clock.end();
     const most = Math.min(options.most ?? steps, steps) - 8;
-    const { median, min, max, dispatches } = await sampleRuns(device, run, { ...options, most });
+    const { median, min, max, dispatches, clockMhz } = await sampleRuns(device, run, {
+      ...options,
+      most,
+    });
     const found = {
       shape: `batch=${rows} length=${length}${isTiny ? " tiny" : ""}`,
       ms: median,
@@ -100,6 +103,7 @@ async function measure(
       tokensPerSecond: 1000 * rows * length / median,
       ...cold,
       dispatches,
+      clockMhz,
       ...await memoryOf(device),
     };
     return options.profile ? { ...found, profile: await profile(device, () => run(1)) } : found;

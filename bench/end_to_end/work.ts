@@ -5,7 +5,7 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { Profile } from "../profile.ts";
-import { askNvidia } from "./gpu_memory.ts";
+import { askNvidia } from "../nvidia.ts";
 import type { ModelShape } from "./shapes.ts";
 import type { SampleOptions } from "./sampling.ts";
 
@@ -38,6 +38,8 @@ export interface Measured {
   readonly reservedBytes: number;
   /** Bytes in use on the GPU at the end, by the driver's word, all processes together; null without nvidia-smi. */
   readonly driverBytes: number | null;
+  /** The GPU's clock beside the measurement, in MHz; null where it cannot be measured. */
+  readonly clockMhz: number | null;
   /** Where the time of one run goes, if it was asked for. */
   readonly profile?: Profile;
 }

@@ -1,7 +1,8 @@
 import { benchEndToEnd, type EndToEndTiming, WORKS } from "../../bench/end_to_end/run.ts";
 import { drawModel } from "../../bench/end_to_end/random_model.ts";
-import { median, sampleRuns } from "../../bench/end_to_end/sampling.ts";
+import { sampleRuns } from "../../bench/end_to_end/sampling.ts";
 import { LLAMA_7B, SMOLLM2 } from "../../bench/end_to_end/shapes.ts";
+import { median } from "../../bench/spread.ts";
 import { openDevice } from "../../core/device.ts";
 import { parseConfig } from "../../train/models/architectures.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";

@@ -4,6 +4,7 @@ import {
   describeOptions,
   integerList,
   jsonFile,
+  jsonOutput,
   jsonSwitch,
   publishedSchema,
   textList,
@@ -261,6 +262,22 @@ Deno.test("jsonFile() takes a path", () => {
     "$schema",
     "json",
   ]);
+});
+
+Deno.test("jsonOutput() takes a path, or stands alone for stdout", async () => {
+  const seen: (string | undefined)[] = [];
+  const command = defineCommand({
+    name: "x",
+    summary: "",
+    examples: [],
+    options: z.strictObject({ json: jsonOutput() }),
+    run: ({ json }) => void seen.push(json),
+  });
+  for (const args of [[], ["--json"], ["--json", "-"], ["--json", "out.json"]]) {
+    const reading = readArguments(command, args);
+    if (reading.kind === "run") await reading.run();
+  }
+  assertEquals(seen, [undefined, "-", "-", "out.json"]);
 });
 
 Deno.test("editDistance() counts edits and swaps", () => {

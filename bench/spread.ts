@@ -1,0 +1,12 @@
+/**
+ * What several measurements of the same say together.
+ *
+ * @module
+ */
+
+/** The middle of some numbers; of an even number of them, the mean of the two in the middle. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
