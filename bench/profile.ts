@@ -3,9 +3,8 @@
  *
  * @module
  */
-import type { Grid, PassObserver } from "../core/commands.ts";
+import type { DispatchCommand, Grid, PassObserver } from "../core/commands.ts";
 import type { Device } from "../core/device.ts";
-import type { Pipeline } from "../core/kernel.ts";
 import { readTimestamps } from "./timestamps.ts";
 
 /** One dispatch. */
@@ -14,6 +13,10 @@ export interface DispatchTime {
   readonly kernel: string;
   /** Its workgroups. */
   readonly grid: Grid;
+  /** Bytes of what it was given, each once. */
+  readonly bytes: number;
+  /** Floating-point operations, or 0 where nobody counts them. */
+  readonly flops: number;
   /** When it began, in milliseconds since the first dispatch. */
   readonly begin: number;
   /** How long it took. */
@@ -28,6 +31,10 @@ export interface KernelShare {
   readonly dispatches: number;
   /** Milliseconds in all, without the pauses between dispatches. */
   readonly milliseconds: number;
+  /** Billions of floating-point operations per second, where they are counted. */
+  readonly gflops?: number;
+  /** Billions of bytes per second, of what it was given; not for kernels that read or write only a part of that. */
+  readonly gbps?: number;
 }
 
 /** A profile of some work. */
@@ -40,12 +47,15 @@ export interface Profile {
   readonly milliseconds: number;
 }
 
+/** Kernels that look up some rows of what they are given, or write them: their bytes say nothing. */
+const PARTIAL = /^(embedding|cache_append|slice|advance|sample)|_few$|attention_decode/;
+
 /** Timestamps of a query set: WebGPU's limit. */
 const SET_SIZE = 4096;
 
 /** Gives every dispatch a pass with two timestamps, in as many query sets as they need. */
 class Watch implements PassObserver {
-  readonly seen: { kernel: string; grid: Grid }[] = [];
+  readonly seen: Omit<DispatchTime, "begin" | "milliseconds">[] = [];
   readonly sets: GPUQuerySet[] = [];
   readonly #gpu: GPUDevice;
 
@@ -53,12 +63,12 @@ class Watch implements PassObserver {
     this.#gpu = gpu;
   }
 
-  begin(pipeline: Pipeline, grid: Grid): GPUComputePassDescriptor {
+  begin({ pipeline, grid, bytes, flops }: DispatchCommand): GPUComputePassDescriptor {
     const index = 2 * this.seen.length % SET_SIZE;
     if (index === 0) {
       this.sets.push(this.#gpu.createQuerySet({ type: "timestamp", count: SET_SIZE }));
     }
-    this.seen.push({ kernel: pipeline.gpu.label, grid });
+    this.seen.push({ kernel: pipeline.gpu.label, grid, bytes, flops });
     return {
       timestampWrites: {
         querySet: this.sets.at(-1)!,
@@ -73,15 +83,22 @@ class Watch implements PassObserver {
 
 /** The dispatches of each kernel together, the most expensive kernel first. */
 export function sharesOf(dispatches: readonly DispatchTime[]): KernelShare[] {
-  const shares = new Map<string, { dispatches: number; milliseconds: number }>();
-  for (const { kernel, milliseconds } of dispatches) {
-    const share = shares.get(kernel) ?? { dispatches: 0, milliseconds: 0 };
-    share.dispatches++;
-    share.milliseconds += milliseconds;
-    shares.set(kernel, share);
+  const sums = new Map<string, { count: number; time: number; bytes: number; flops: number }>();
+  for (const { kernel, milliseconds, bytes, flops } of dispatches) {
+    const sum = sums.get(kernel) ?? { count: 0, time: 0, bytes: 0, flops: 0 };
+    sum.count++;
+    sum.time += milliseconds;
+    sum.bytes += bytes;
+    sum.flops += flops;
+    sums.set(kernel, sum);
   }
-  return [...shares].map(([kernel, share]) => ({ kernel, ...share }))
-    .sort((a, b) => b.milliseconds - a.milliseconds);
+  return [...sums].map(([kernel, { count, time, bytes, flops }]): KernelShare => ({
+    kernel,
+    dispatches: count,
+    milliseconds: time,
+    ...flops > 0 && time > 0 ? { gflops: flops / (time * 1e6) } : {},
+    ...time > 0 && !PARTIAL.test(kernel) ? { gbps: bytes / (time * 1e6) } : {},
+  })).sort((a, b) => b.milliseconds - a.milliseconds);
 }
 
 /**

@@ -6,17 +6,11 @@ import { benchKernels, KERNEL_CASES, type KernelTiming } from "../bench/kernels.
 import { type BenchReport, readReport, versionsHere } from "../bench/report.ts";
 import { type Device, openDevice } from "../core/device.ts";
 import { writeWhole } from "../train/files/output.ts";
-import {
-  KERNEL_HEAD,
-  showComparison,
-  showKernel,
-  showProfile,
-  showWork,
-  WORK_HEAD,
-} from "./bench_tables.ts";
+import { KERNEL_HEAD, showComparison, showKernel, showWork, WORK_HEAD } from "./bench_tables.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { jsonOutput } from "./options.ts";
 import { percent, printJson, printLine } from "./print.ts";
+import { showProfile } from "./profile_table.ts";
 
 const KERNELS = [...new Set(KERNEL_CASES.map(({ kernel }) => kernel))];
 const WORK_NAMES = WORKS.map(({ name }) => name);

@@ -6,8 +6,7 @@
 import type { Comparison } from "../bench/compare.ts";
 import { type EndToEndTiming, WORKS } from "../bench/end_to_end/run.ts";
 import { KERNEL_CASES, type KernelTiming } from "../bench/kernels.ts";
-import type { Profile } from "../bench/profile.ts";
-import { paint, percent, row, significant, table } from "./print.ts";
+import { paint, row, significant, table } from "./print.ts";
 
 /** Rows are printed as they come, so widths are known beforehand; a longer shape only pushes its own row. */
 const KERNEL_WIDTHS = [
@@ -60,21 +59,6 @@ export function showWork(result: EndToEndTiming): string {
   const clock = result.clockMhz === null ? "" : String(Math.round(result.clockMhz));
   const cells = [result.name, result.shape, ...numbers.map(significant), ...memory, clock];
   return row(cells, WORK_WIDTHS);
-}
-
-/** The kernels of a profile that take most of the time. */
-export function showProfile({ kernels, milliseconds }: Profile, most = 20): string {
-  const total = kernels.reduce((sum, own) => sum + own.milliseconds, 0);
-  const rows = kernels.slice(0, most).map((own) => [
-    own.kernel,
-    own.dispatches,
-    significant(own.milliseconds),
-    percent(own.milliseconds / total),
-  ]);
-  const head = `${significant(total)} ms in kernels, ${significant(milliseconds)} ms in all`;
-  return `${head}\n${
-    table(["kernel", "dispatches", "ms", "share"], rows, { right: [2, 3], boxed: false })
-  }`;
 }
 
 /** Two runs beside each other. */

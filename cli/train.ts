@@ -20,6 +20,13 @@ import { checkOut, checkOutFile } from "./out_folder.ts";
 import { bytes, curve, duration, percent, printJson, printLine } from "./print.ts";
 import { progress } from "./progress.ts";
 import { StepLog } from "./step_log.ts";
+import {
+  jsonProfile,
+  profileStep,
+  showTrainProfile,
+  type TrainProfile,
+  writeTrainTrace,
+} from "./train_profile.ts";
 import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
 
 const DATA = "Data";
@@ -70,6 +77,12 @@ const OPTIONS = z.strictObject({
   }),
   checkpointEvery: z.int().min(1).default(100)
     .meta({ description: "steps between two writes of the checkpoint" }),
+  profile: z.string().min(1).optional().meta({
+    description:
+      "say which kernels a step spends its time in, and write a trace of it for chrome://tracing",
+    placeholder: "FOLDER",
+    bare: "nibble-profile",
+  }),
   log: z.string().min(1).optional()
     .meta({ description: "write every step's figures as JSONL", placeholder: "FILE" }),
   json: jsonSwitch(),
@@ -144,28 +157,35 @@ async function readData(model: LanguageModel, options: TrainChoice): Promise<Dat
   return chunk(stream, length ?? Math.min(model.config.contextLength, 256));
 }
 
-/** Runs all steps, and gives what each of them told. */
+/** Runs all steps, and gives what each of them told, and the profile if one was asked for. */
 async function runSteps(
   trainer: Trainer,
   log: StepLog,
   options: TrainChoice,
-): Promise<TrainProgress[]> {
+  start: number,
+): Promise<{ told: TrainProgress[]; profiled: TrainProfile | null }> {
   const { checkpoint, checkpointEvery, json } = options;
   const told: TrainProgress[] = [];
   using bar = progress({ total: trainer.steps, label: "Training", json });
-  while (trainer.step < trainer.steps) {
-    const until = checkpoint === undefined ? trainer.steps : trainer.step + checkpointEvery;
+  const run = async (until: number) => {
     for await (const one of trainer.run(until)) {
       told.push(one);
       log.add(one);
       bar.update(one.step, { loss: one.loss, tokensPerSecond: one.tokensPerSecond || undefined });
     }
+  };
+  const { device } = trainer.model;
+  const profiled = options.profile === undefined || trainer.step >= trainer.steps
+    ? null
+    : await profileStep(device, trainer, run, start);
+  while (trainer.step < trainer.steps) {
+    await run(checkpoint === undefined ? trainer.steps : trainer.step + checkpointEvery);
     if (checkpoint === undefined) continue;
     // The log comes first: of the steps behind the checkpoint, the next run writes the lines anew.
     await log.write();
     await saveCheckpoint(trainer, checkpoint);
   }
-  return told;
+  return { told, profiled };
 }
 
 /** Whether a checkpoint is there to go on from. */
@@ -196,6 +216,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
       `${trainable.toLocaleString("en-US")} trained (${percent(trainable / total)})`,
   );
   const dataset = await readData(model, options);
+  const prepared = performance.now();
   using trainer = new Trainer(model, dataset, {
     ...options,
     betas: [beta1, beta2],
@@ -217,7 +238,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     say(`Going on from step ${trainer.step} of ${checkpoint}`);
   }
   const start = performance.now();
-  const told = await runSteps(trainer, log, options);
+  const { told, profiled } = await runSteps(trainer, log, options, prepared);
   const seconds = (performance.now() - start) / 1000;
   if (full) await saveModel(model, out, { dtype });
   else await saveAdapter(lora!, out, { baseModel: base });
@@ -236,7 +257,11 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     peakBytes: device.memory.peak,
     memory,
   };
-  if (json) return printJson(result);
+  const trace = profiled && await writeTrainTrace(options.profile!, profiled, device);
+  if (json) {
+    return printJson(profiled ? { ...result, profile: jsonProfile(profiled, trace) } : result);
+  }
+  if (profiled) printLine(`${showTrainProfile(profiled)}\nEvery dispatch of it is in ${trace}`);
   if (losses.length > 1) printLine(curve(losses, { height: 8 }));
   printLine(
     `${duration(seconds)}, at most ${bytes(device.memory.peak)} of GPU memory. ` +

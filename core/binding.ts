@@ -59,7 +59,7 @@ export type BoundBuffer = Extract<Bound, { kind: "buffer" }>;
 
 /** Work that is recorded before its storages have blocks. */
 export type Entry =
-  | { kind: "dispatch"; pipeline: Pipeline; bindings: readonly Bound[]; grid: Grid }
+  | { kind: "dispatch"; pipeline: Pipeline; bindings: readonly Bound[]; grid: Grid; flops: number }
   | { kind: "copy"; from: BoundBuffer; to: BoundBuffer; bytes: number }
   | { kind: "clear"; target: BoundBuffer };
 
@@ -79,6 +79,20 @@ export function bound(binding: Binding): Bound {
 function block(storage: Storage): Block {
   if (storage.block) return storage.block;
   throw new TypeError("Cannot use a tensor that was freed: its scope ended, or it was disposed");
+}
+
+/** Bytes of all ranges, each once: what a kernel has no use for is bound to something that is bound already. */
+function bytesOf(bindings: readonly Bound[]): number {
+  let total = 0;
+  for (const [index, binding] of bindings.entries()) {
+    if (binding.kind === "uniform") continue;
+    const { storage, offset, bytes } = binding;
+    const isAgain = bindings.slice(0, index).some((other) =>
+      other.kind !== "uniform" && other.storage === storage && other.offset === offset
+    );
+    if (!isAgain) total += bytes;
+  }
+  return total;
 }
 
 /** So many are kept; eager work over ever new shapes would make ever more. */
@@ -126,10 +140,11 @@ export class BindGroups {
         bytes: Math.min(roundBytes(bytes), target.bytes - offset),
       }];
     }
-    return this.#resolveDispatch(entry.pipeline, entry.bindings, entry.grid);
+    return this.#resolveDispatch(entry);
   }
 
-  #resolveDispatch(pipeline: Pipeline, bindings: readonly Bound[], grid: Grid): Command[] {
+  #resolveDispatch(entry: Extract<Entry, { kind: "dispatch" }>): Command[] {
+    const { pipeline, bindings, grid, flops } = entry;
     const commands: Command[] = [];
     const uses: Block[] = [];
     const writes: Block[] = [];
@@ -158,7 +173,8 @@ export class BindGroups {
       if (pipeline.kernel.accesses[index] === "write") writes.push(target);
     }
     const group = this.#group(key, pipeline, resources);
-    commands.push({ kind: "dispatch", pipeline, group, grid, uses, writes });
+    const bytes = bytesOf(bindings);
+    commands.push({ kind: "dispatch", pipeline, group, grid, uses, writes, bytes, flops });
     return commands;
   }
 

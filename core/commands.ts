@@ -20,6 +20,10 @@ export interface DispatchCommand {
   /** Every block it uses, and those among them that it writes. */
   readonly uses: readonly Block[];
   readonly writes: readonly Block[];
+  /** Bytes of all that it is given, each once: what it moves, where it reads and writes all of it. */
+  readonly bytes: number;
+  /** Floating-point operations, where the op that queued it counts them, or 0. */
+  readonly flops: number;
 }
 
 /** A copy between buffers, in bytes. */
@@ -87,7 +91,7 @@ export function markWrites(command: Command): boolean {
 /** Watches the passes of an encoding: the profiler puts each dispatch in a pass of its own and times it. */
 export interface PassObserver {
   /** The pass descriptor for a dispatch that must be timed alone. */
-  begin(pipeline: Pipeline, grid: Grid): GPUComputePassDescriptor;
+  begin(command: DispatchCommand): GPUComputePassDescriptor;
   /** Called after the last pass. */
   end(encoder: GPUCommandEncoder): void;
 }
@@ -108,7 +112,7 @@ export function encode(
   for (const command of commands) {
     if (command.kind === "dispatch") {
       if (observer) endPass();
-      pass ??= encoder.beginComputePass(observer?.begin(command.pipeline, command.grid));
+      pass ??= encoder.beginComputePass(observer?.begin(command));
       const pipeline = command.pipeline.gpu;
       if (pipeline !== current) pass.setPipeline(current = pipeline);
       pass.setBindGroup(0, command.group);

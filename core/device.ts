@@ -116,12 +116,21 @@ export class Device {
     };
   }
 
-  /** Queues a kernel. Kernels call this; nothing runs until `flush`. */
+  /**
+   * Queues a kernel. Kernels call this; nothing runs until `flush`.
+   *
+   * @param kernel what runs
+   * @param bindings what it reads and writes
+   * @param grid how many workgroups
+   * @param constants values for its `override` declarations
+   * @param flops its floating-point operations, for profiles; kernels that are bound by memory need not count them
+   */
   dispatch(
     kernel: Kernel,
     bindings: readonly Binding[],
     grid: Grid,
     constants?: Constants,
+    flops = 0,
   ): void {
     if (bindings.length !== kernel.accesses.length) {
       throw new RangeError(
@@ -130,7 +139,8 @@ export class Device {
     }
     if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
     const pipeline = this.#pipelines.get(kernel, constants);
-    const entry = { kind: "dispatch", pipeline, bindings: bindings.map(bound), grid } as const;
+    const own = bindings.map(bound);
+    const entry = { kind: "dispatch", pipeline, bindings: own, grid, flops } as const;
     if (this.recorder) this.recorder.add(entry);
     else this.enqueue(this.#groups.resolve(entry));
   }

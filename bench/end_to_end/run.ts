@@ -35,9 +35,10 @@ export const WORKS: readonly Work[] = [
   trainingWork({
     kind: "qlora",
     model: LLAMA_7B,
-    variant: "r16-all",
+    variant: "r16-all checkpointed",
     batch: [1, 512],
     lora: R16_ALL,
+    training: { checkpointing: true },
   }),
   trainingWork({
     kind: "qlora",

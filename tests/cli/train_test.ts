@@ -252,3 +252,38 @@ Deno.test({
     assertEquals(weightsOf("killed"), weightsOf("at-once"));
   },
 });
+
+Deno.test("nibble train --profile says where a step's time goes, and writes a trace", async () => {
+  const profiled = `${folder}/profile`;
+  const embedded = [
+    "--model",
+    "assets/base",
+    "--data",
+    "assets/wordnet/train.jsonl",
+    "--limit",
+    "40",
+  ];
+  const small = ["--steps", "5", "--length", "64", "--batch-size", "2"];
+  const args = [...embedded, ...NF4, ...small];
+  const { stdout } = await train(...args, "--out", `${folder}/profiled`, "--profile", profiled);
+  assertMatch(stdout, /^The first step took [\d.]+ s; compiling \d+ kernels took [\d.]+ ms$/m);
+  assertMatch(stdout, /^Step 3: \d+ dispatches: [\d.]+ ms in kernels, [\d.]+ ms from the first/m);
+  assertMatch(stdout, /^kernel +calls +ms +share +GFLOP\/s +GB\/s$/m);
+  assertMatch(stdout, /^rms_norm +\d+ +[\d.e-]+ +[\d.]+ % +[\d.e-]+$/m);
+  assertMatch(stdout, /^Every dispatch of it is in .*\/profile\/step-3\.json$/m);
+  const trace = JSON.parse(await Deno.readTextFile(`${profiled}/step-3.json`));
+  assertEquals([trace.displayTimeUnit, trace.otherData.step], ["ms", 3]);
+  const events = trace.traceEvents.filter(({ ph }: { ph: string }) => ph === "X");
+  assert(events.length > 20, `${events.length} events`);
+  const dispatches = Number(/^Step 3: (\d+) dispatches/m.exec(stdout)![1]);
+  assertEquals(events.length, dispatches);
+  let end = 0;
+  for (const { name, ts, dur, args } of events) {
+    assert(name.length > 0 && ts >= end - 1e-6 && dur >= 0 && args.bytes > 0, JSON.stringify(name));
+    assertMatch(args.grid, /^\d+(×\d+){0,2}$/);
+    end = ts + dur;
+  }
+  // The weights are those of a run without it.
+  await train(...args, "--out", `${folder}/unprofiled`);
+  assertEquals(weightsOf("profiled"), weightsOf("unprofiled"));
+});
