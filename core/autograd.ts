@@ -151,6 +151,27 @@ function graphOf(root: Tensor): { node: Node; out: Tensor }[] {
  * ```
  */
 export function backward(loss: Tensor, grad?: Tensor): void {
+  eachGradient(loss, (t, g) => {
+    t.grad = t.device.keep(t.grad ? sum(t.grad, g) : g);
+    t.device.recorder?.leaves.add(t);
+  }, grad);
+}
+
+/**
+ * As `backward`, but hands each gradient over as soon as it is whole, in the order in which they are found, and leaves `grad` alone:
+ * who takes a gradient away at once needs no memory for all of them.
+ *
+ * @param loss a tensor of one element, or of any shape with `grad` given
+ * @param take is called once for each tensor with `requiresGrad`
+ * @param grad the gradient to begin with; 1 by default
+ * @throws {RangeError} if `loss` has more than one element and no `grad` is given
+ * @throws {TypeError} if `loss` does not depend on any tensor with `requiresGrad`
+ */
+export function eachGradient(
+  loss: Tensor,
+  take: (leaf: Tensor, gradient: Tensor) => void,
+  grad?: Tensor,
+): void {
   if (!grad && loss.size !== 1) {
     throw new RangeError(
       `Cannot differentiate a tensor of shape ${
@@ -163,61 +184,119 @@ export function backward(loss: Tensor, grad?: Tensor): void {
       "Cannot differentiate: the loss does not depend on a tensor with requiresGrad (was it computed in noGrad?)",
     );
   }
-  noGrad(() => {
-    for (const [t, g] of propagate(loss, grad ?? viewOf(one(loss.device), loss.shape))) {
-      t.grad = t.device.keep(t.grad ? sum(t.grad, g) : g);
-      t.device.recorder?.leaves.add(t);
-    }
-  });
+  propagate(loss, grad ?? viewOf(one(loss.device), loss.shape), take);
 }
 
-/** The gradients of all tensors with `requiresGrad` that `root` depends on, from the gradient of `root`. */
-function propagate(root: Tensor, grad: Tensor): Map<Tensor, Tensor> {
-  const grads = new Map<Tensor, Tensor>();
-  const give = (t: Tensor, g: Tensor) => {
-    const before = grads.get(t);
-    grads.set(t, before ? sum(before, g) : g);
-  };
-  const take = (t: Tensor) => {
-    const before = grads.get(t);
-    grads.delete(t);
-    return before;
-  };
-  give(root, grad);
-  noGrad(() => {
-    for (const { node, out } of graphOf(root)) {
-      const g = grads.get(out);
-      if (!g) continue;
-      // The rule's result is final for `out` unless it is also a leaf, whose gradient is kept.
-      if (!out.requiresGrad) grads.delete(out);
-      const given = node.rule(g, node.inputs.map(needsGrad), {
-        take: (i) => take(node.inputs[i]),
-      });
-      if (given.length !== node.inputs.length) {
-        throw new RangeError(
-          `Cannot differentiate "${node.label}": its rule gave ${given.length} gradients for ${node.inputs.length} inputs`,
-        );
-      }
-      node.inputs.forEach((input, index) => {
-        const part = given[index];
-        if (part && needsGrad(input)) {
-          checkSameShape(`take the gradient of "${node.label}": input and gradient`, input, part);
-          give(input, part);
-        }
-      });
-    }
-  });
-  return grads;
+/** What `kept` has computed again in the backward pass that runs now. */
+let recomputed: Map<Tensor, Tensor> | null = null;
+
+/**
+ * Computes a tensor whose inputs are kept for the backward pass anyway, and which is cheap. Where steps are recorded, rules that ask
+ * for it by `kept` get it computed once more, so that its memory is free in between.
+ */
+export function recomputable(make: () => Tensor): Tensor {
+  const t = make();
+  t.again = make;
+  return t;
 }
 
-/** Runs `body` with tracking, within the backward pass too. */
+/** For backward rules: the input `t` as it was, from memory or computed again. In a forward pass `t` itself. */
+export function kept(t: Tensor): Tensor {
+  if (!t.again || !recomputed || !t.device.recorder) return t;
+  let found = recomputed.get(t);
+  if (!found) recomputed.set(t, found = noGrad(t.again));
+  return found;
+}
+
+/** Takes the gradient of a tensor with `requiresGrad`. */
+type TakeGradient = (leaf: Tensor, g: Tensor) => void;
+
+/** The gradients that a backward pass has found so far, and for each leaf how many of its uses are still to come. */
+class Gradients {
+  readonly #found = new Map<Tensor, Tensor>();
+  readonly #uses = new Map<Tensor, number>();
+  readonly #hand: TakeGradient;
+
+  constructor(graph: readonly { node: Node }[], hand: TakeGradient) {
+    this.#hand = hand;
+    for (const { node } of graph) {
+      for (const t of new Set(node.inputs)) this.#uses.set(t, (this.#uses.get(t) ?? 0) + 1);
+    }
+  }
+
+  give(t: Tensor, g: Tensor): void {
+    const before = this.#found.get(t);
+    this.#found.set(t, before ? sum(before, g) : g);
+  }
+
+  take(t: Tensor): Tensor | undefined {
+    const found = this.#found.get(t);
+    this.#found.delete(t);
+    return found;
+  }
+
+  /** One use less of each of the node's inputs: a leaf without any more has its whole gradient. */
+  finish(node: Node): void {
+    for (const t of new Set(node.inputs)) {
+      const left = this.#uses.get(t)! - 1;
+      this.#uses.set(t, left);
+      if (left > 0 || !t.requiresGrad || t.node) continue;
+      const whole = this.take(t);
+      if (whole) this.#hand(t, whole);
+    }
+  }
+
+  /** The gradient that an op's rule begins with. A tensor that was computed, and has `requiresGrad` too, also keeps it. */
+  begin(out: Tensor): Tensor | undefined {
+    const g = this.take(out);
+    if (g && out.requiresGrad) this.#hand(out, g);
+    return g;
+  }
+}
+
+/** Gives the gradient of each tensor with `requiresGrad` that `root` depends on to `hand`, as soon as it is whole. */
+function propagate(root: Tensor, grad: Tensor, hand: TakeGradient): void {
+  if (!root.node) return hand(root, grad);
+  const graph = graphOf(root);
+  const gradients = new Gradients(graph, hand);
+  gradients.give(root, grad);
+  const before = recomputed;
+  recomputed = new Map();
+  try {
+    noGrad(() => graph.forEach(({ node, out }) => differentiate(node, out, gradients)));
+  } finally {
+    recomputed = before;
+  }
+}
+
+/** Turns the gradient of a node's output into those of its inputs. */
+function differentiate(node: Node, out: Tensor, gradients: Gradients): void {
+  const { inputs, label, rule } = node;
+  const g = gradients.begin(out);
+  const given = g && rule(g, inputs.map(needsGrad), { take: (i) => gradients.take(inputs[i]) });
+  if (given && given.length !== inputs.length) {
+    throw new RangeError(
+      `Cannot differentiate "${label}": its rule gave ${given.length} gradients for ${inputs.length} inputs`,
+    );
+  }
+  inputs.forEach((input, index) => {
+    const part = given?.[index];
+    if (!part || !needsGrad(input)) return;
+    checkSameShape(`take the gradient of "${label}": input and gradient`, input, part);
+    gradients.give(input, part);
+  });
+  gradients.finish(node);
+}
+
+/** Runs a forward pass within the backward pass: with tracking, and with `kept` as it is in any forward pass. */
 function tracked<T>(body: () => T): T {
-  const before = recording;
+  const before = { recording, recomputed };
   recording = true;
+  recomputed = null;
   try {
     return body();
   } finally {
-    recording = before;
+    ({ recording, recomputed } = before);
   }
 }
 
@@ -270,7 +349,8 @@ export function checkpoint(
   return track("checkpoint", out, [...inputs, ...leaves], (g) =>
     device.scope(() => {
       const own = again();
-      const grads = propagate(tracked(() => body(...own)), g);
+      const grads = new Map<Tensor, Tensor>();
+      propagate(tracked(() => body(...own)), g, (t, own) => grads.set(t, own));
       return [...own, ...leaves].map((t) => grads.get(t) ?? null);
     }));
 }

@@ -73,6 +73,8 @@ export class Tensor {
   grad: Tensor | null = null;
   /** How this tensor was computed, if a gradient must flow through it. */
   node: Node | null = null;
+  /** @ignore How to compute it once more for the backward pass, instead of keeping it; see `recomputable`. */
+  again: (() => Tensor) | null = null;
 
   /** @ignore Tensors are made by `tensor`, `empty` and the ops. */
   constructor(

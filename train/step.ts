@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { backward } from "../core/autograd.ts";
 import { capture, type CapturedStep, type StepInput } from "../core/capture.ts";
 import type { Device } from "../core/device.ts";
 import { type Tensor, viewOf, zeros } from "../core/tensor.ts";
@@ -66,8 +65,7 @@ export class TrainStep {
     this.#learn = capture(device, (ids, positions, targets, count, places) => {
       const options = { positions, places, count, checkpointing };
       const loss = model.targetLoss(ids, targets, options);
-      backward(loss);
-      this.parameters.gather();
+      this.parameters.addGradients(loss);
       return loss;
     }, { replay });
     this.#update = capture(device, () => this.optimizer.step(), { replay });

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { kept, track } from "../../core/autograd.ts";
 import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType, checkIsShape, sameShape, showShape, sizeOf } from "../../core/shape.ts";
@@ -159,9 +159,10 @@ function gradientOfB(
       "Cannot differentiate a product of transposed batches with one B: give B the batch's axes",
     );
   }
+  const input = flat(kept(a));
   return tb
-    ? matmul(flat(g), flat(a), { transposeA: true, transposeB: ta, alpha })
-    : matmul(flat(a), flat(g), { transposeA: !ta, alpha });
+    ? matmul(flat(g), input, { transposeA: true, transposeB: ta, alpha })
+    : matmul(input, flat(g), { transposeA: !ta, alpha });
 }
 
 function flatten(t: Tensor, wanted: boolean): Tensor {

@@ -1,9 +1,19 @@
-import { backward, checkpoint, needsGrad, noGrad, track } from "../../core/autograd.ts";
+import {
+  backward,
+  checkpoint,
+  eachGradient,
+  kept,
+  needsGrad,
+  noGrad,
+  recomputable,
+  track,
+} from "../../core/autograd.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
+import { capture } from "../../core/capture.ts";
 import { add, mul } from "../../kernels/pointwise/arithmetic.ts";
 import { scale } from "../../kernels/pointwise/scale.ts";
-import { assertEquals, assertThrows } from "../assert.ts";
-import { device } from "../device.ts";
+import { assert, assertEquals, assertThrows } from "../assert.ts";
+import { device, randomNumbers } from "../device.ts";
 
 function leaf(...values: number[]) {
   const t = tensor(device, new Float32Array(values), values.length === 1 ? [] : undefined);
@@ -64,6 +74,58 @@ Deno.test("checkpoint() runs its body again, and gives the gradients of inputs a
   assertEquals(runs, [true, true]);
   noGrad(() => checkpoint(body, [y]));
   assertEquals(runs.length, 3);
+});
+
+Deno.test("eachGradient() hands a gradient over when its last use is done, once for each leaf", async () => {
+  const [x, y, z] = [leaf(2), leaf(3), leaf(5)];
+  const found: [string, Promise<number>][] = [];
+  const names = new Map([[x, "x"], [y, "y"], [z, "z"]]);
+  const rules: string[] = [];
+  const seen = (name: string, t: Tensor) =>
+    track(name, scale(t, 1), [t], (g) => (rules.push(name, ...found.map(([n]) => n)), [g]));
+  // z · seen(y · seen(x · y)): z is whole at once, y only after its second use
+  const inner = seen("inner", mul(x, y));
+  eachGradient(mul(z, seen("outer", mul(y, inner))), (t, g) => {
+    found.push([names.get(t)!, g.item()]);
+  });
+  assertEquals(rules, ["outer", "z", "inner", "z"]);
+  assertEquals(await Promise.all(found.map(async ([n, g]) => [n, await g])), [
+    ["z", 18],
+    ["x", 45],
+    ["y", 60],
+  ]);
+  assertEquals([x.grad, y.grad, z.grad], [null, null, null]);
+  eachGradient(x, (t, g) => assertEquals([t, g.shape], [x, []]));
+});
+
+Deno.test("what is recomputable takes no memory between its uses in a recorded step", async () => {
+  const elements = 1024;
+  const w = tensor(device, new Float32Array(elements).fill(0.5));
+  w.requiresGrad = true;
+  /** 2x · w, whose rule needs 2x. */
+  const product = (x: Tensor, again: boolean) => {
+    const twice = () => scale(x, 2);
+    const input = again ? recomputable(twice) : twice();
+    return track("product", mul(input, w), [input, w], (g) => [mul(g, w), mul(g, kept(input))]);
+  };
+  const run = async (again: boolean) => {
+    const step = capture(device, (x) => {
+      let t = x;
+      for (let i = 0; i < 6; i++) t = product(t, again);
+      w.grad = null;
+      backward(t, x);
+      return w.grad!;
+    });
+    const before = device.memory.live;
+    const grad = step({ data: randomNumbers(elements, 3), shape: [elements] });
+    const bytes = device.memory.live - before;
+    const numbers = await grad.read();
+    step.dispose();
+    return { bytes, numbers };
+  };
+  const [plain, again] = [await run(false), await run(true)];
+  assertEquals(again.numbers, plain.numbers);
+  assert(again.bytes < plain.bytes, `${again.bytes} and ${plain.bytes} bytes`);
 });
 
 Deno.test("checkpoint() keeps only its inputs where steps run eagerly", () => {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { kept, recomputable } from "../../core/autograd.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
 import { dropout } from "../../kernels/pointwise/dropout.ts";
@@ -53,7 +54,8 @@ export class LoraBranch implements Branch {
   /** `x` with elements dropped, in training. */
   protected dropped(x: Tensor): Tensor {
     const own = this.dropout;
-    return own?.lora.training ? dropout(x, own.p, own.state, own.site) : x;
+    if (!own?.lora.training) return x;
+    return recomputable(() => dropout(kept(x), own.p, own.state, own.site));
   }
 
   /** `base + scaling · x · Aᵀ · Bᵀ`. */

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { recomputable } from "../../core/autograd.ts";
 import type { Device } from "../../core/device.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
@@ -168,7 +169,8 @@ class Gpt2Block extends Module {
     const input = this.#attentionNorm.forward(x);
     const attended = this.#attention.forward(input, x, positions, past, cache);
     const { c_fc, c_proj } = this.#mlp.layers;
-    return c_proj.forward(gelu(c_fc.forward(this.#mlpNorm.forward(attended))), attended);
+    const inner = c_fc.forward(this.#mlpNorm.forward(attended));
+    return c_proj.forward(recomputable(() => gelu(inner)), attended);
   }
 }
 

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { recomputable } from "../../core/autograd.ts";
 import type { Device } from "../../core/device.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import { rope } from "../../kernels/attention/rope.ts";
@@ -231,10 +232,9 @@ class LlamaBlock extends Module {
     const attended = this.#attention.forward(input, x, positions, past, cache);
     const { gate_proj, up_proj, down_proj } = this.#mlp.layers;
     const middle = this.#mlpNorm.forward(attended);
-    return down_proj.forward(
-      siluGate(gate_proj.forward(middle), up_proj.forward(middle)),
-      attended,
-    );
+    const gate = gate_proj.forward(middle);
+    const up = up_proj.forward(middle);
+    return down_proj.forward(recomputable(() => siluGate(gate, up)), attended);
   }
 }
 

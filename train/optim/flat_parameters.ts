@@ -3,11 +3,15 @@
  *
  * @module
  */
+import { eachGradient } from "../../core/autograd.ts";
 import type { Device } from "../../core/device.ts";
 import { empty, type Tensor, viewOf, zeros } from "../../core/tensor.ts";
 import { ADAMW_BLOCK } from "../../kernels/optim/adamw.ts";
 import { type FlatPart, gather } from "../../kernels/optim/gather.ts";
 import type { Named } from "../nn/module.ts";
+
+/** So many gradients wait at most until they are moved: the more there are, the more memory, the fewer dispatches. */
+const PARTS = 24;
 
 /** A parameter and its place in the flat buffer. */
 export interface FlatSegment {
@@ -27,8 +31,9 @@ export class FlatParameters {
   readonly segments: readonly FlatSegment[];
   /** f32 [size]: all weights; between two parameters up to 63 zeros. */
   readonly weights: Tensor;
-  /** f32 [size]: the sum of the gradients that `gather` has taken since the last `clear`. */
+  /** f32 [size]: the sum of the gradients that were added since the last `clear`. */
   readonly grad: Tensor;
+  readonly #places: ReadonlyMap<Tensor, number>;
 
   /**
    * Moves parameters into a flat buffer. They keep their values, and every handle on them stays valid.
@@ -50,6 +55,7 @@ export class FlatParameters {
       );
     }
     this.segments = segments;
+    this.#places = new Map(segments.map(({ tensor, at }) => [tensor, at]));
     const { device } = segments[0].tensor;
     this.device = device;
     const most = device.gpu.limits.maxStorageBufferBindingSize / 4;
@@ -75,17 +81,21 @@ export class FlatParameters {
     return this.weights.size;
   }
 
-  /** Adds the gradients that `backward` left to `grad`, and takes them off the parameters. */
-  gather(): void {
-    const parts: FlatPart[] = [];
-    for (const { tensor, at } of this.segments) {
-      if (tensor.grad) parts.push({ grad: tensor.grad, at });
-    }
-    gather(this.grad, parts, true);
-    for (const { tensor } of this.segments) {
-      if (tensor.grad && !this.device.recorder) tensor.grad.dispose();
-      tensor.grad = null;
-    }
+  /** Adds the gradients of `loss` to `grad`, a few at a time as the backward pass finds them. */
+  addGradients(loss: Tensor): void {
+    const open: FlatPart[] = [];
+    const put = () => {
+      gather(this.grad, open, true);
+      for (const { grad } of open) this.device.free(grad.storage);
+      open.length = 0;
+    };
+    eachGradient(loss, (leaf, grad) => {
+      const at = this.#places.get(leaf);
+      if (at === undefined) return;
+      open.push({ grad, at });
+      if (open.length === PARTS) put();
+    });
+    put();
   }
 
   /** A buffer of the same layout, not set. */
