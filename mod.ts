@@ -85,6 +85,8 @@ export {
   FourBitTensor,
   quantizeFourBit,
 } from "./kernels/quant/four_bit.ts";
+export { ggufBlocks, GgufBlockTensor } from "./kernels/quant/gguf_block.ts";
+export type { GgufBlockType } from "./kernels/quant/gguf_types.ts";
 export {
   type IntegerOptions,
   IntegerTensor,
@@ -115,7 +117,13 @@ export type {
   RopeScaling,
   YarnRope,
 } from "./train/files/rope_config.ts";
-export { type GgufArray, GgufFile, type GgufScalar, type GgufValue } from "./train/files/gguf.ts";
+export {
+  type GgufArray,
+  GgufFile,
+  type GgufScalar,
+  type GgufValue,
+  type RowOrder,
+} from "./train/files/gguf.ts";
 export { ggufTokenizer } from "./train/files/gguf_tokenizer.ts";
 export {
   type GgufField,
