@@ -206,8 +206,11 @@ function kernelFor(layout: Layout, tile: Tile, add: boolean): Kernel {
   return found;
 }
 
-/** So many invocations keep two cores with vectors of eight lanes busy. */
-const ENOUGH = 64;
+/** So many invocations keep two cores with vectors of eight lanes busy: larger tiles gain more than a third vector would. */
+const ENOUGH = 16;
+
+/** The same for shared rows, whose tiles are the largest. */
+const ENOUGH_SHARED = 64;
 
 /** The tile with shared rows: at 1024 rows it is 1.5 to 1.8 times as fast as 16x8 without, and no other shape was faster. */
 const SHARED: Tile = { rows: 32, columns: 4, shared: true };
@@ -220,7 +223,7 @@ function fitsShared(product: Product): boolean {
   const { layout, m, n, batch, out } = product;
   if (!out.device.adapter.broadcast || layout === "tt") return false;
   const computed = invocationsOf(product, SHARED) * SHARED.rows * SHARED.columns;
-  return computed <= MOST_WASTE * batch * m * n && invocationsOf(product, SHARED) >= ENOUGH;
+  return computed <= MOST_WASTE * batch * m * n && invocationsOf(product, SHARED) >= ENOUGH_SHARED;
 }
 
 /** The largest tile that leaves enough invocations. */
