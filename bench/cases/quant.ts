@@ -3,97 +3,56 @@
  *
  * @module
  */
-import type { Tensor, TypedArray } from "../../core/tensor.ts";
-import { chooseFourBit, runFourBit } from "../../kernels/linear/four_bit_matmul.ts";
+import { multiplyGated, multiplyMany } from "../../kernels/linear/multiply_many.ts";
 import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
-import { nestedToAbsmax } from "../../kernels/quant/double_quant.ts";
-import { dynamicMap } from "../../kernels/quant/dynamic_map.ts";
-import { FourBitTensor, quantizeFourBit } from "../../kernels/quant/four_bit.ts";
-import { dequantizeFourBitRef, quantizeFourBitRef } from "../../kernels/quant/four_bit_ref.ts";
-import { type Inputs, type KernelCase, places, type Sizes } from "../case.ts";
+import { choosePacked, runPacked } from "../../kernels/linear/packed_matmul.ts";
+import { rmsNormRef } from "../../kernels/norm/rms_norm_ref.ts";
+import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { quantizeFourBitRef } from "../../kernels/quant/four_bit_ref.ts";
+import { type KernelCase, places, type Sizes } from "../case.ts";
+import { BLOCK, randomFourBit, randomWeight, type Scheme, weightBytes } from "./quant_weights.ts";
 
-const BLOCK = 64;
 const SAMPLES = 100;
 
-/** A weight of random codes and scales, and its elements by the reference. */
-interface RandomWeight {
-  readonly weight: FourBitTensor;
-  /** The elements of a part that is a whole number of blocks. */
-  elements(read: (t: Tensor) => TypedArray, start: number, count: number): Float32Array;
-}
-
-function randomWeight(inputs: Inputs, rows: number, columns: number, nested: boolean) {
-  const blocks = rows * columns / BLOCK;
-  const packed = inputs.bits([rows * columns / 8]);
-  let weight: FourBitTensor;
-  let scales: (read: (t: Tensor) => TypedArray) => Float32Array;
-  if (nested) {
-    const codes = inputs.bits([Math.ceil(blocks / 4)]);
-    const nestedAbsmax = new Float32Array(Math.ceil(blocks / 256)).fill(0.01);
-    const offset = 0.02;
-    const table = new Float32Array(258 + nestedAbsmax.length);
-    table.set(dynamicMap());
-    table[256] = offset;
-    table.set(nestedAbsmax, 258);
-    const scale = { kind: "nested", codes, table: inputs.data(table) } as const;
-    weight = new FourBitTensor([rows, columns], "nf4", BLOCK, packed, scale);
-    scales = (read) =>
-      nestedToAbsmax({
-        codes: new Uint8Array(read(codes).buffer, 0, blocks),
-        nestedAbsmax,
-        offset: Math.fround(offset),
-        map: dynamicMap(),
-      });
-  } else {
-    const absmax = inputs.between([blocks], 0.01, 0.03);
-    weight = new FourBitTensor([rows, columns], "nf4", BLOCK, packed, { kind: "plain", absmax });
-    scales = (read) => read(absmax) as Float32Array;
-  }
-  let known: Float32Array | undefined;
-  const found: RandomWeight = {
-    weight,
-    elements: (read, start, count) => {
-      known ??= scales(read);
-      const bytes = new Uint8Array(read(packed).buffer).subarray(start / 2, (start + count) / 2);
-      const own = known.subarray(start / BLOCK, Math.ceil((start + count) / BLOCK));
-      return dequantizeFourBitRef(bytes, own, "nf4", BLOCK, count);
-    },
-  };
-  return found;
-}
-
-const weightBytes = (nested: boolean, size: number) => size / 2 + size / BLOCK * (nested ? 1 : 4);
-
 interface ProductOptions {
-  readonly nested: boolean;
+  readonly scheme: Scheme;
   /** x · Wᵀ, or dy · W. */
   readonly transposed: boolean;
   readonly few?: boolean;
 }
 
-function product({ nested, transposed, few }: ProductOptions): KernelCase {
-  const scheme = nested ? "nf4-dq" : "nf4";
+function product({ scheme, transposed, few }: ProductOptions): KernelCase {
+  const small = { M: 1, N: 576, K: 576 };
   return {
     kernel: few ? `gemv ${scheme}` : `matmul ${scheme} ${transposed ? "forward" : "backward"}`,
     tiny: few ? { M: 2, N: 64, K: 128 } : { M: 20, N: 64, K: 128 },
     software: few ? [{ M: 1, N: 1536, K: 576 }] : [{ M: 256, N: 1536, K: 576 }],
     gpu: few
-      ? [{ M: 1, N: 4096, K: 4096 }, { M: 1, N: 14_336, K: 4096 }, { M: 4, N: 14_336, K: 4096 }]
-      : [{ M: 512, N: 4096, K: 4096 }, { M: 4096, N: 4096, K: 4096 }],
+      ? [
+        small,
+        ...[[1, 4096], [1, 14_336], [4, 14_336], [8, 14_336]].map(([M, N]) => ({ M, N, K: 4096 })),
+      ]
+      : [
+        { M: 2048, N: 1536, K: 576 },
+        { M: 512, N: 4096, K: 4096 },
+        { M: 512, N: 11_008, K: 4096 },
+        { M: 4096, N: 4096, K: 4096 },
+      ],
     checkTimed: true,
     allowed: 2e-6,
     ...few
-      ? { bytes: ({ M, N, K }: Sizes) => weightBytes(nested, N * K) + 4 * M * (N + K) }
+      ? { bytes: ({ M, N, K }: Sizes) => weightBytes(scheme, N * K, N) + 4 * M * (N + K) }
       : { flops: ({ M, N, K }: Sizes) => 2 * M * N * K },
     make: (inputs, { M, N, K }) => {
       // W is [N, K] in both directions; the sum is over K forward and over N backward.
       const [outer, inner] = transposed ? [N, K] : [K, N];
       const x = inputs.floats([M, inner]);
-      const { weight, elements } = randomWeight(inputs, N, K, nested);
+      const { weight, elements } = randomWeight(inputs, N, K, scheme);
+      const packed = weight.asFactor();
       return {
         // The op of the forward pass, and the rule of the backward pass, choose the variant alike.
         run: () => [
-          runFourBit(x, weight, transposed, chooseFourBit(x.device, weight, M, transposed)),
+          runPacked(x, packed, transposed, choosePacked(x.device, packed, M, transposed)),
         ],
         expected: (read) => {
           const values = read(x);
@@ -124,7 +83,7 @@ const quantizeCase: KernelCase = {
   software: [{ rows: 1536, columns: 576 }],
   gpu: [{ rows: 4096, columns: 4096 }],
   allowed: 0,
-  bytes: ({ rows, columns }) => 4 * rows * columns + weightBytes(false, rows * columns),
+  bytes: ({ rows, columns }) => 4 * rows * columns + weightBytes("nf4", rows * columns, rows),
   make: (inputs, { rows, columns }) => {
     const w = inputs.floats([rows, columns]);
     return {
@@ -148,17 +107,17 @@ const quantizeCase: KernelCase = {
   },
 };
 
-function dequantize(nested: boolean): KernelCase {
+function dequantize(scheme: "nf4" | "nf4-dq"): KernelCase {
   return {
-    kernel: `dequantize ${nested ? "nf4-dq" : "nf4"}`,
+    kernel: `dequantize ${scheme}`,
     tiny: { rows: 16, columns: 192 },
     software: [{ rows: 1536, columns: 576 }],
     gpu: [{ rows: 4096, columns: 4096 }],
     // Equal to the last bit: both round to f32 at each step.
     allowed: 0,
-    bytes: ({ rows, columns }) => weightBytes(nested, rows * columns) + 4 * rows * columns,
+    bytes: ({ rows, columns }) => weightBytes(scheme, rows * columns, rows) + 4 * rows * columns,
     make: (inputs, { rows, columns }) => {
-      const { weight, elements } = randomWeight(inputs, rows, columns, nested);
+      const { weight, elements } = randomFourBit(inputs, rows, columns, scheme === "nf4-dq");
       return {
         run: () => [weight.dequantize()],
         expected: (read) => [{ values: elements(read, 0, rows * columns) }],
@@ -167,15 +126,67 @@ function dequantize(nested: boolean): KernelCase {
   };
 }
 
+/** A feed-forward layer's first half for a row, and queries, keys and values: several weights in one dispatch. */
+function together(scheme: Scheme, gated: boolean): KernelCase {
+  const rowsOf = ({ N, KV }: Sizes) => gated ? [N, N] : [N, KV, KV];
+  return {
+    kernel: `${gated ? "gate and up" : "queries, keys, values"} ${scheme}`,
+    tiny: { N: 64, KV: 32, K: 128 },
+    software: [{ N: 576, KV: 192, K: 576 }],
+    gpu: gated
+      ? [{ N: 1536, K: 576 }, { N: 14_336, K: 4096 }]
+      : [{ N: 576, KV: 192, K: 576 }, { N: 4096, KV: 1024, K: 4096 }],
+    checkTimed: true,
+    allowed: 2e-6,
+    bytes: (sizes) =>
+      rowsOf(sizes).reduce(
+        (sum, n) => sum + weightBytes(scheme, n * sizes.K, n) + 4 * n,
+        4 * sizes.K,
+      ),
+    make: (inputs, sizes) => {
+      const { K } = sizes;
+      const x = inputs.floats([1, K]);
+      const gain = inputs.between([K], 0.5, 1.5);
+      const parts = rowsOf(sizes).map((n) => randomWeight(inputs, n, K, scheme));
+      const weights = parts.map(({ weight }) => weight);
+      const norm = { gain };
+      return {
+        run: () =>
+          gated
+            ? [multiplyGated(x, weights[0], weights[1], { norm })]
+            : multiplyMany(x, weights, { norm }),
+        expected: (read) => {
+          const input = rmsNormRef(read(x), read(gain), 1, K);
+          const dot = (part: number, row: number) =>
+            matmulRef(input, parts[part].elements(read, row * K, K), { m: 1, n: 1, k: K })[0];
+          const silu = (v: number) => v / (1 + Math.exp(-v));
+          return (gated ? [0] : [0, 1, 2]).map((part) => {
+            const at = places(rowsOf(sizes)[part], SAMPLES);
+            return {
+              at,
+              values: at.map((row) => gated ? silu(dot(0, row)) * dot(1, row) : dot(part, row)),
+            };
+          });
+        },
+      };
+    },
+  };
+}
+
+const SCHEMES = ["nf4", "nf4-dq", "int8", "int4"] as const;
+
 /** The cases. */
 export const QUANT_CASES: readonly KernelCase[] = [
-  product({ nested: false, transposed: true }),
-  product({ nested: false, transposed: false }),
-  product({ nested: true, transposed: true }),
-  product({ nested: true, transposed: false }),
-  product({ nested: false, transposed: true, few: true }),
-  product({ nested: true, transposed: true, few: true }),
+  ...SCHEMES.flatMap((scheme) => [
+    product({ scheme, transposed: true }),
+    product({ scheme, transposed: false }),
+    product({ scheme, transposed: true, few: true }),
+  ]),
+  ...(["nf4", "nf4-dq"] as const).flatMap((scheme) => [
+    together(scheme, false),
+    together(scheme, true),
+  ]),
   quantizeCase,
-  dequantize(false),
-  dequantize(true),
+  dequantize("nf4"),
+  dequantize("nf4-dq"),
 ];

@@ -9,14 +9,17 @@ import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import { checkDType, checkRank, showShape } from "../../core/shape.ts";
 import { empty, type Tensor, tensor, viewOf } from "../../core/tensor.ts";
-import { fourBitMatmul } from "../linear/four_bit_matmul.ts";
+import { fourBitWeight } from "../linear/four_bit_matmul.ts";
+import { packedMatmul, type PackedWeight } from "../linear/packed_matmul.ts";
 import { doubleQuantize, type NestedScales, nestedToAbsmax } from "./double_quant.ts";
-import { decoderOf } from "./four_bit_decode.ts";
+import { decoderOf, scaleBindings, scalesWgsl } from "./four_bit_decode.ts";
 import dequantizeCode from "./four_bit_dequantize.wgsl" with { type: "text" };
+import scalesCode from "./four_bit_scales.wgsl" with { type: "text" };
 import quantizeCode from "./four_bit_quantize.wgsl" with { type: "text" };
 import type { QuantizedProductOptions, QuantizedTensor } from "./quantized_tensor.ts";
 import { type FourBitType, thresholdsOf } from "./tables.ts";
 
+let scalesKernel: Kernel | undefined;
 const quantizeKernel = kernel("four_bit_quantize", quantizeCode);
 
 /** How a weight is quantized to 4-bit floats. */
@@ -109,9 +112,29 @@ export class FourBitTensor implements QuantizedTensor {
     return out;
   }
 
+  /** @ignore The same weight with scales in 32 bits, in memory for the caller to free. Itself, if that is what it has. */
+  withPlainScales(): FourBitTensor {
+    if (this.scales.kind === "plain") return this;
+    const { device, shape, type, blockSize, packed } = this;
+    const blocks = Math.ceil(this.size / blockSize);
+    const absmax = empty(device, [blocks]);
+    scalesKernel ??= kernel("four_bit_scales", scalesWgsl("absmax", this, 2) + scalesCode);
+    device.dispatch(
+      scalesKernel,
+      [absmax, uniform(blocks), ...scaleBindings(this)],
+      gridOf(Math.ceil(blocks / 64)),
+    );
+    return new FourBitTensor(shape, type, blockSize, packed, { kind: "plain", absmax });
+  }
+
   /** `x · Wᵀ (+ add)`; see `QuantizedTensor`. */
   multiply(x: Tensor, options: QuantizedProductOptions = {}): Tensor {
-    return fourBitMatmul(x, this, options);
+    return packedMatmul(x, this.asFactor(), options);
+  }
+
+  /** @ignore How kernels multiply by it. */
+  asFactor(): PackedWeight {
+    return fourBitWeight(this);
   }
 
   /** Reads the codes and scales back, as a checkpoint stores them. */

@@ -9,7 +9,8 @@ import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
 import { showShape } from "../../core/shape.ts";
 import { empty, type Tensor, tensor } from "../../core/tensor.ts";
-import { decodedMatmul } from "../linear/decoded_matmul.ts";
+import { packedMatmul, type PackedWeight } from "../linear/packed_matmul.ts";
+import { fitsIntegerFormat, integerFormat } from "../linear/weight_format.ts";
 import dequantizeCode from "./integer_dequantize.wgsl" with { type: "text" };
 import type { QuantizedProductOptions, QuantizedTensor } from "./quantized_tensor.ts";
 import { roundHalfEven } from "./rounding.ts";
@@ -100,7 +101,17 @@ export class IntegerTensor implements QuantizedTensor {
 
   /** `x · Wᵀ (+ add)`; see `QuantizedTensor`. */
   multiply(x: Tensor, options: QuantizedProductOptions = {}): Tensor {
-    return decodedMatmul(x, this, options);
+    return packedMatmul(x, this.asFactor(), options);
+  }
+
+  /** @ignore How kernels multiply by it; where words cross rows or groups, only after decoding it. */
+  asFactor(): PackedWeight {
+    return {
+      weight: this,
+      whole: fitsIntegerFormat(this, 1),
+      streamed: () => integerFormat(this, fitsIntegerFormat(this, 2) ? 2 : 1),
+      tiled: () => ({ format: integerFormat(this, 1) }),
+    };
   }
 
   /** Gives its memory back. */

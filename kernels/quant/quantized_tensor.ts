@@ -5,6 +5,7 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { Tensor } from "../../core/tensor.ts";
+import type { PackedWeight } from "../linear/packed_matmul.ts";
 
 /** What a product with a quantized weight may add. */
 export interface QuantizedProductOptions {
@@ -26,6 +27,8 @@ export interface QuantizedTensor {
   dequantize(): Tensor;
   /** `x · Wᵀ (+ add)`, f32 [..., columns] to [..., rows]; the gradient of x is `dy · W`. */
   multiply(x: Tensor, options?: QuantizedProductOptions): Tensor;
+  /** @ignore How kernels multiply by it. */
+  asFactor(): PackedWeight;
   /** Gives its memory back. */
   dispose(): void;
 }

@@ -1,5 +1,6 @@
 import { tensor } from "../../../core/tensor.ts";
-import { fourBitMatmul, runFourBit } from "../../../kernels/linear/four_bit_matmul.ts";
+import { type PackedVariant, runPacked } from "../../../kernels/linear/packed_matmul.ts";
+import { STREAM_ROWS } from "../../../kernels/linear/stream_product.ts";
 import { matmulRef } from "../../../kernels/linear/matmul_ref.ts";
 import { doubleQuantize, nestedToAbsmax } from "../../../kernels/quant/double_quant.ts";
 import { dynamicMap } from "../../../kernels/quant/dynamic_map.ts";
@@ -179,26 +180,30 @@ const TILED: Record<string, number[]> = {
   "fp4-dq": [3, 40, 96],
 };
 
-Deno.test("fourBitMatmul() matches the reference in every variant, forward and backward", async () => {
+Deno.test("products match the reference in every variant, forward and backward", async () => {
+  const variants: PackedVariant[] = ["stream", "tiles", "decode"];
+  if (device.adapter.type === "software") variants.push("texels");
   for (const [m, n, k] of Object.values(TILED)) {
     for (const type of ["nf4", "fp4"] as const) {
       for (const doubleQuant of [false, true]) {
         const w = await quantizeFourBit(randomTensor([n, k], 9), { type, doubleQuant });
+        const packed = w.asFactor();
         const dense = await w.dequantize().read();
         const x = randomNumbers(m * k, 10);
         const dy = randomNumbers(m * n, 11);
         const add = randomNumbers(m * n, 12);
         const y = matmulRef(x, dense, { m, n, k, transposeB: true, add });
         const dx = matmulRef(dy, dense, { m, n: k, k: n });
-        for (const variant of ["gemv", "tiles", "dequantize"] as const) {
-          if (variant === "gemv" && m > 4) continue;
+        for (const variant of variants) {
+          if (variant === "stream" && m > STREAM_ROWS) continue;
+          if (variant === "texels" && !packed.texels!.fits(m)) continue;
           if (variant === "tiles" && TILED[w.scheme][0] !== m) continue;
           const what = `${variant} ${w.scheme} ${m}x${n}x${k}`;
           const addend = tensor(device, add, [m, n]);
-          const out = runFourBit(tensor(device, x, [m, k]), w, true, variant, addend);
+          const out = runPacked(tensor(device, x, [m, k]), packed, true, variant, addend);
           assertRelativeError(await out.read(), y, 1e-6, what);
-          if (variant === "gemv") continue;
-          const back = runFourBit(tensor(device, dy, [m, n]), w, false, variant);
+          if (variant === "stream" || variant === "texels") continue;
+          const back = runPacked(tensor(device, dy, [m, n]), packed, false, variant);
           assertRelativeError(await back.read(), dx, 1e-6, `${what} backward`);
         }
       }
@@ -206,7 +211,7 @@ Deno.test("fourBitMatmul() matches the reference in every variant, forward and b
   }
 });
 
-Deno.test("fourBitMatmul() differentiates x and what is added", async () => {
+Deno.test("FourBitTensor.multiply() differentiates x and what is added", async () => {
   const [m, n, k] = [6, 40, 64];
   const w = await quantizeFourBit(randomTensor([n, k], 13), { doubleQuant: true });
   const dense = await w.dequantize().read();
@@ -215,11 +220,11 @@ Deno.test("fourBitMatmul() differentiates x and what is added", async () => {
       { data: randomNumbers(m * k, 14), shape: [2, 3, k] },
       { data: randomNumbers(m * n, 15), shape: [2, 3, n] },
     ],
-    (x, add) => fourBitMatmul(x, w, { add }),
+    (x, add) => w.multiply(x, { add }),
     (x, add) => matmulRef(x, dense, { m, n, k, transposeB: true, add }),
   );
   assertThrows(
-    () => fourBitMatmul(randomTensor([2, 32], 1), w),
+    () => w.multiply(randomTensor([2, 32], 1)),
     RangeError,
     "inner sizes are 32 and 64",
   );

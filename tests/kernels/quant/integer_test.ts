@@ -1,8 +1,11 @@
+import { tensor } from "../../../core/tensor.ts";
+import { runPacked } from "../../../kernels/linear/packed_matmul.ts";
+import { STREAM_ROWS } from "../../../kernels/linear/stream_product.ts";
 import { matmulRef } from "../../../kernels/linear/matmul_ref.ts";
 import { type IntegerType, quantizeInteger } from "../../../kernels/quant/integer.ts";
 import { asymmetricRef, symmetricRef } from "../../../kernels/quant/integer_ref.ts";
 import { roundHalfEven } from "../../../kernels/quant/rounding.ts";
-import { assert, assertEquals, assertThrows } from "../../assert.ts";
+import { assert, assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
 import { device, randomNumbers } from "../../device.ts";
 import { checkOp } from "../../gradient.ts";
 
@@ -70,6 +73,35 @@ Deno.test("a product with integers and its gradient are those of the decoded wei
       (x) => w.multiply(x),
       (x) => matmulRef(x, dense, { m, n, k, transposeB: true }),
     );
+  }
+});
+
+Deno.test("products with integers match the reference in every variant, forward and backward", async () => {
+  // Tiles once for each type; groups of 48 and 24 are no powers of two, and zero points come with int4.
+  for (
+    const [type, groupSize, m, n, k] of [
+      ["int8", undefined, 20, 36, 72],
+      ["int8", 24, 2, 36, 72],
+      ["int4", 48, 20, 36, 96],
+      ["int4", undefined, 1, 12, 640],
+    ] as const
+  ) {
+    const w = quantizeInteger(device, randomNumbers(n * k, 5), [n, k], { type, groupSize });
+    const packed = w.asFactor();
+    const dense = await w.dequantize().read();
+    const x = randomNumbers(m * k, 6);
+    const dy = randomNumbers(m * n, 7);
+    const y = matmulRef(x, dense, { m, n, k, transposeB: true });
+    const dx = matmulRef(dy, dense, { m, n: k, k: n });
+    for (const variant of ["stream", "tiles", "decode"] as const) {
+      if (variant === (m > STREAM_ROWS ? "stream" : "tiles")) continue;
+      const what = `${variant} ${type} ${groupSize} ${m}x${n}x${k}`;
+      const out = runPacked(tensor(device, x, [m, k]), packed, true, variant);
+      assertRelativeError(await out.read(), y, 1e-6, what);
+      if (variant === "stream") continue;
+      const back = runPacked(tensor(device, dy, [m, n]), packed, false, variant);
+      assertRelativeError(await back.read(), dx, 1e-6, `${what} backward`);
+    }
   }
 });
 

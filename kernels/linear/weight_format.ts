@@ -1,0 +1,165 @@
+/**
+ * Weights as kernels read them that take each once: in units of a few neighbouring weights of a row, which a lane loads at once.
+ *
+ * @module
+ */
+import type { Binding } from "../../core/binding.ts";
+import type { Tensor } from "../../core/tensor.ts";
+import { codeSource, codesWgsl, scaleBindings, scalesWgsl } from "../quant/four_bit_decode.ts";
+import type { FourBitTensor } from "../quant/four_bit.ts";
+import type { IntegerTensor } from "../quant/integer.ts";
+
+/** How a kernel reads a weight. `tag` is a suffix that tells the weights of one kernel apart; positions are WGSL expressions. */
+export interface WeightFormat {
+  /** Tells kernels apart. */
+  readonly kind: string;
+  /** Rows and columns of the weight. */
+  readonly shape: readonly [rows: number, columns: number];
+  /** Weights in a unit, a multiple of four. */
+  readonly unit: number;
+  /** The WGSL type of a loaded unit. */
+  readonly type: string;
+  /** What is bound. */
+  readonly bindings: readonly Binding[];
+  /** Neighbouring units of a row that certainly share a scale; 1 where nothing is to be shared. */
+  readonly sharing: number;
+  /** WGSL that several weights of a kernel may need, declared once: by name. */
+  readonly common: Readonly<Record<string, string>>;
+  /** A statement at the start of the kernel, which needs `t`. */
+  readonly prepare: string;
+  /** Declares the bindings. */
+  declare(firstBinding: number, tag: string): string;
+  /** The expression of a unit as it lies in memory. */
+  load(tag: string, row: string, unit: string): string;
+  /** The expression of its scale, or "" without scales. */
+  scale(tag: string, row: string, unit: string): string;
+  /** Whether a scale is a pair, of which the second is subtracted from weights before they are scaled by the first. */
+  readonly zeros: boolean;
+  /** Whether a row has one scale. */
+  readonly rowScale: boolean;
+  /** The expression of weight `e` of a loaded unit, before it is scaled. */
+  weight(unit: string, e: number): string;
+}
+
+const XYZW = "xyzw";
+
+/** f32 [N, K], K a multiple of four. */
+export function denseFormat(w: Tensor): WeightFormat {
+  const [rows, columns] = w.shape;
+  return {
+    kind: "f32",
+    shape: [rows, columns],
+    unit: 4,
+    type: "vec4<f32>",
+    bindings: [w],
+    sharing: 1,
+    common: {},
+    prepare: "",
+    declare: (binding, tag) =>
+      `@group(0) @binding(${binding}) var<storage, read> w${tag}: array<vec4<f32>>;`,
+    load: (tag, row, unit) => `w${tag}[${row} * units + ${unit}]`,
+    scale: () => "",
+    zeros: false,
+    rowScale: false,
+    weight: (unit, e) => `${unit}.${XYZW[e]}`,
+  };
+}
+
+/** Where the eight codes lie in a word: the first of each byte is in the high half. */
+const SHIFTS = [4, 0, 12, 8, 20, 16, 28, 24];
+
+/** Words of codes side by side, for `words` of 1, 2 or 4. */
+function wordType(words: number): string {
+  return words === 1 ? "u32" : `vec${words}<u32>`;
+}
+
+function wordOf(unit: string, words: number, index: number): string {
+  return words === 1 ? unit : `${unit}.${XYZW[index]}`;
+}
+
+/** 4-bit floats with K a multiple of the unit, of eight codes times `words`. */
+export function fourBitFormat(w: FourBitTensor, words: 1 | 2 | 4): WeightFormat {
+  const source = codeSource(w.device, "together");
+  const unit = 8 * words;
+  const { type, blockSize, shape } = w;
+  const aligned = shape[1] % blockSize === 0;
+  return {
+    kind: [type, w.scales.kind, blockSize, words, aligned, source].join("-"),
+    shape,
+    unit,
+    type: wordType(words),
+    bindings: [w.packed, ...scaleBindings(w)],
+    sharing: aligned ? blockSize / unit : 1,
+    common: { [type]: codesWgsl(type, type, source) },
+    prepare: `prepare_${type}(t);`,
+    declare: (binding, tag) =>
+      `@group(0) @binding(${binding}) var<storage, read> w${tag}: array<${wordType(words)}>;` +
+      scalesWgsl(`s${tag}`, w, binding + 1),
+    load: (tag, row, unit) => `w${tag}[${row} * units + ${unit}]`,
+    scale: (tag, row, at) => `s${tag}_at((${row} * units + ${at}) / ${blockSize / unit}u)`,
+    zeros: false,
+    rowScale: false,
+    weight: (unit, e) => `${type}_at(${wordOf(unit, words, e >> 3)}, ${SHIFTS[e & 7]}u)`,
+  };
+}
+
+/**
+ * Bits of a word as a float, exactly and without a conversion, which GPUs are slow at: as the mantissa of a number whose exponent
+ * gives the field's lowest bit the weight 1. `offset` is taken off.
+ */
+function field(word: string, from: number, bits: number, offset: number): string {
+  const mask = ((2 ** bits - 1) * 2 ** from).toString(16);
+  const exponent = ((127 + 23 - from) * 2 ** 23).toString(16);
+  return `(bitcast<f32>((${word} & 0x${mask}u) | 0x${exponent}u) - ${2 ** (23 - from) + offset}.0)`;
+}
+
+/**
+ * Whether words of an integer tensor lie within rows and groups, so that `integerFormat` can be used with units of so many words.
+ */
+export function fitsIntegerFormat(w: IntegerTensor, words: number): boolean {
+  const unit = words * (w.scheme === "int8" ? 4 : 8);
+  return w.shape[1] % unit === 0 && (w.groups === 1 || w.groupSize % unit === 0);
+}
+
+/** Integers that `fitsIntegerFormat`, in units of so many words: of 4 weights for int8, 8 for int4. */
+export function integerFormat(w: IntegerTensor, words: 1 | 2 | 4): WeightFormat {
+  const { scheme, groupSize, groups, shape } = w;
+  const bits = scheme === "int8" ? 8 : 4;
+  const each = 32 / bits;
+  const unit = each * words;
+  const rowScale = groups === 1;
+  const zeros = scheme === "int4";
+  const middle = 2 ** (bits - 1);
+  // Codes are taken less the middle of their range, and so are zeros: sums stay small. int8's zero is the middle.
+  const scaleAt = (tag: string, at: string) =>
+    zeros ? `(s${tag}[${at}] - vec2<f32>(0.0, ${middle}.0))` : `s${tag}[${at}].x`;
+  return {
+    kind: [scheme, rowScale ? "row" : groupSize, words].join("-"),
+    shape,
+    unit,
+    type: wordType(words),
+    bindings: [w.packed, w.scales],
+    sharing: 1,
+    common: {},
+    prepare: "",
+    declare: (binding, tag) => `
+@group(0) @binding(${binding}) var<storage, read> w${tag}: array<${wordType(words)}>;
+@group(0) @binding(${binding + 1}) var<storage, read> s${tag}: array<vec2<f32>>;`,
+    load: (tag, row, at) => `w${tag}[${row} * units + ${at}]`,
+    scale: (tag, row, at) => {
+      if (rowScale) return scaleAt(tag, row);
+      const ofRow = `(units * ${unit}u + ${groupSize - 1}u) / ${groupSize}u`;
+      return scaleAt(tag, `${row} * (${ofRow}) + ${at} / ${groupSize / unit}u`);
+    },
+    zeros,
+    rowScale,
+    weight: (name, e) => {
+      const word = wordOf(name, words, Math.floor(e / each));
+      const at = e % each * bits;
+      // Above the sixteenth bit there is no room for an exponent.
+      return at < 16
+        ? field(word, at, bits, middle)
+        : field(`(${word} >> 16u)`, at - 16, bits, middle);
+    },
+  };
+}

@@ -1,0 +1,112 @@
+import { empty, tensor } from "../../../core/tensor.ts";
+import { gemvRef } from "../../../kernels/linear/gemv_ref.ts";
+import type { StreamPlan } from "../../../kernels/linear/stream.ts";
+import { streamProduct } from "../../../kernels/linear/stream_product.ts";
+import { denseFormat, fourBitFormat } from "../../../kernels/linear/weight_format.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { assertRelativeError } from "../../assert.ts";
+import { device, randomNumbers, randomTensor } from "../../device.ts";
+
+/** Plans that run everywhere, and those that need subgroups of 32 lanes. */
+function plans(): StreamPlan[] {
+  const all: StreamPlan[] = [
+    { combine: "workgroup", lanes: 128, rows: 2, ahead: 1, share: false },
+    { combine: "workgroup", lanes: 8, rows: 1, ahead: 2, share: false },
+  ];
+  if (device.adapter.subgroups) {
+    all.push(
+      { combine: "subgroup", lanes: 128, rows: 8, ahead: 2, share: true },
+      { combine: "subgroup", lanes: 64, rows: 4, ahead: 1, share: true },
+      { combine: "subgroup", lanes: 32, rows: 1, ahead: 3, share: false },
+    );
+  }
+  return all;
+}
+
+Deno.test("streamProduct() matches the reference for 4-bit weights, in every plan", async () => {
+  for (
+    const [m, n, k, words] of [[1, 5, 96, 1], [2, 33, 576, 2], [3, 20, 1088, 1], [
+      8,
+      9,
+      2048,
+      1,
+    ]] as const
+  ) {
+    for (const doubleQuant of [false, true]) {
+      const type = doubleQuant === (m === 1) ? "fp4" : "nf4";
+      const w = await quantizeFourBit(randomTensor([n, k], 1), { type, doubleQuant });
+      const dense = await w.dequantize().read();
+      const x = randomNumbers(m * k, 2);
+      const add = randomNumbers(m * n, 3);
+      const expected = gemvRef(x, dense, { rows: m, n, k, add });
+      for (const plan of plans()) {
+        const out = tensor(device, new Float32Array(m * n).fill(NaN), [m, n]);
+        streamProduct({
+          x: tensor(device, x, [m, k]),
+          m,
+          formats: [fourBitFormat(w, words)],
+          outs: [out],
+          add: tensor(device, add, [m, n]),
+        }, plan);
+        const what = `${m}x${n}x${k} ${w.scheme} ${JSON.stringify(plan)}`;
+        assertRelativeError(await out.read(), expected, 1e-6, what);
+      }
+    }
+  }
+});
+
+Deno.test("streamProduct() computes several weights of different formats in one dispatch", async () => {
+  const [m, k, sizes] = [2, 320, [24, 5, 17]];
+  const weights = sizes.map((n, i) => randomTensor([n, k], 4 + i));
+  const nf4 = await quantizeFourBit(weights[1]);
+  const nested = await quantizeFourBit(weights[2], { doubleQuant: true });
+  const formats = [
+    denseFormat(weights[0]),
+    fourBitFormat(nf4, 1),
+    fourBitFormat(nested, 2),
+  ];
+  const dense = await Promise.all(
+    [weights[0], nf4.dequantize(), nested.dequantize()].map((t) => t.read()),
+  );
+  const x = randomNumbers(m * k, 7);
+  const gain = randomNumbers(k, 8);
+  const epsilon = 1e-5;
+  const normed = Float64Array.from(x, (value, i) => {
+    const row = x.subarray(i - i % k, i - i % k + k);
+    const mean = row.reduce((sum, own) => sum + own * own, 0) / k;
+    return value * gain[i % k] / Math.sqrt(mean + epsilon);
+  });
+  for (const plan of plans()) {
+    const outs = sizes.map((n) => empty(device, [m, n]));
+    const norm = { gain: tensor(device, gain), epsilon };
+    streamProduct({ x: tensor(device, x, [m, k]), m, formats, outs, norm }, plan);
+    for (let i = 0; i < 3; i++) {
+      const expected = gemvRef(normed, dense[i], { rows: m, n: sizes[i], k });
+      assertRelativeError(await outs[i].read(), expected, 1e-6, `${i} ${JSON.stringify(plan)}`);
+    }
+  }
+});
+
+Deno.test("streamProduct() gates", async () => {
+  const [m, n, k] = [2, 19, 128];
+  const [gate, up] = [9, 10].map((seed) => randomTensor([n, k], seed, 0.2));
+  const quantized = [await quantizeFourBit(gate), await quantizeFourBit(up, { doubleQuant: true })];
+  const x = randomNumbers(m * k, 11);
+  for (const four of [false, true]) {
+    const formats = four ? quantized.map((w) => fourBitFormat(w, 1)) : [gate, up].map(denseFormat);
+    const [g, u] = await Promise.all(
+      (four ? quantized.map((w) => w.dequantize()) : [gate, up]).map(async (t) =>
+        gemvRef(x, await t.read(), { rows: m, n, k })
+      ),
+    );
+    const expected = g.map((value, i) => value / (1 + Math.exp(-value)) * u[i]);
+    for (const plan of plans()) {
+      const out = empty(device, [m, n]);
+      streamProduct(
+        { x: tensor(device, x, [m, k]), m, formats, outs: [out], gated: true },
+        plan,
+      );
+      assertRelativeError(await out.read(), expected, 1e-6, JSON.stringify(plan));
+    }
+  }
+});
