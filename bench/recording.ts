@@ -7,6 +7,7 @@ import { Recorder } from "../core/capture.ts";
 import { type Command, encode, markWrites } from "../core/commands.ts";
 import type { Device } from "../core/device.ts";
 import { planMemory } from "../core/plan.ts";
+import { inOrder } from "../core/schedule.ts";
 import type { Block } from "../core/pool.ts";
 
 /** Work that can be encoded many times. */
@@ -39,7 +40,7 @@ export function record(device: Device, body: () => void): Recording {
   for (const entry of recorder.entries) {
     for (const { storage } of storagesOf(entry)) before.add(storage.block);
   }
-  planMemory(recorder.entries, new Set(), device.pool);
+  planMemory(inOrder(recorder.entries), new Set(), device.pool);
   for (const entry of recorder.entries) {
     for (const { storage } of storagesOf(entry)) {
       if (storage.block && !before.has(storage.block)) planned.add(storage.block);

@@ -50,8 +50,13 @@ export interface MirrorCommand {
   readonly mirror: Mirror;
 }
 
+/** Ends a command buffer: in the next one every buffer's first use is free of barriers. */
+export interface CutCommand {
+  readonly kind: "cut";
+}
+
 /** One entry of the pending list. */
-export type Command = DispatchCommand | CopyCommand | ClearCommand | MirrorCommand;
+export type Command = DispatchCommand | CopyCommand | ClearCommand | MirrorCommand | CutCommand;
 
 /** The blocks that a command uses. */
 export function blocksOf(command: Command): readonly Block[] {
@@ -64,6 +69,8 @@ export function blocksOf(command: Command): readonly Block[] {
       return [command.block];
     case "mirror":
       return [command.mirror.block];
+    case "cut":
+      return [];
   }
 }
 
@@ -85,6 +92,8 @@ export function markWrites(command: Command): boolean {
       mirror.version = mirror.block.version;
       return true;
     }
+    case "cut":
+      return true;
   }
 }
 
@@ -125,10 +134,23 @@ export function encode(
       encoder.copyBufferToBuffer(from.gpu, fromOffset, to.gpu, toOffset, bytes);
     } else if (command.kind === "clear") {
       encoder.clearBuffer(command.block.gpu, command.offset, command.bytes);
-    } else {
+    } else if (command.kind === "mirror") {
       encodeMirror(encoder, command.mirror);
     }
   }
   endPass();
   observer?.end(encoder);
+}
+
+/** The commands of each command buffer. */
+export function* partsOf(commands: readonly Command[]): Generator<Command[]> {
+  let part: Command[] = [];
+  for (const command of commands) {
+    if (command.kind !== "cut") part.push(command);
+    else {
+      yield part;
+      part = [];
+    }
+  }
+  yield part;
 }

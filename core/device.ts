@@ -11,9 +11,10 @@ import {
   encode,
   type Grid,
   markWrites,
+  partsOf,
   type PassObserver,
 } from "./commands.ts";
-import { type Constants, type Kernel, Pipelines } from "./kernel.ts";
+import { type Constants, type Kernel, type Pipeline, Pipelines } from "./kernel.ts";
 import { type MemoryUse, Pool, Storage } from "./pool.ts";
 import type { Recorder } from "./capture.ts";
 import { Tensor, type TypedArray } from "./tensor.ts";
@@ -165,6 +166,11 @@ export class Device {
     else this.enqueue(this.#groups.resolve(entry));
   }
 
+  /** @ignore A compiled kernel. */
+  pipeline(kernel: Kernel, constants?: Constants): Pipeline {
+    return this.#pipelines.get(kernel, constants);
+  }
+
   /** @ignore Turns recorded work into commands, once its storages have blocks. */
   resolve(entry: Parameters<BindGroups["resolve"]>[0]): Command[] {
     return this.#groups.resolve(entry);
@@ -185,9 +191,12 @@ export class Device {
   flush(): void {
     this.check();
     if (this.#pending.length === 0) return;
-    const encoder = this.gpu.createCommandEncoder();
-    encode(encoder, this.#pending, this.observer);
-    this.gpu.queue.submit([encoder.finish()]);
+    const buffers = Array.from(partsOf(this.#pending), (commands) => {
+      const encoder = this.gpu.createCommandEncoder();
+      encode(encoder, commands, this.observer);
+      return encoder.finish();
+    });
+    this.gpu.queue.submit(buffers);
     this.#pending = [];
     this.#epoch++;
     this.#submits++;

@@ -4,15 +4,20 @@
  *
  * @module
  */
-import type { Bound, Entry } from "./binding.ts";
+import type { Entry } from "./binding.ts";
 import { type Block, type Pool, roundBytes, type Storage } from "./pool.ts";
+import { type Scheduled, usesOf } from "./schedule.ts";
 
-/** The first and the last entry that use a storage. */
+/** The first and the last entry that use a storage, and the command buffers of both. */
 interface Life {
   readonly storage: Storage;
   readonly bytes: number;
-  first: number;
+  readonly first: number;
+  readonly firstPart: number;
+  /** Whether the first entry must not wait for what used its buffer before in the same command buffer. */
+  readonly fresh: boolean;
   last: number;
+  lastPart: number;
 }
 
 /** A physical buffer to be, and the lives that share it. */
@@ -36,27 +41,6 @@ export function releasePlan(blocks: readonly PlannedBlock[], pool: Pool): void {
   }
 }
 
-function* storagesOf(entry: Entry): Generator<Storage> {
-  const all: readonly Bound[] = entry.kind === "dispatch"
-    ? entry.bindings
-    : entry.kind === "copy"
-    ? [entry.from, entry.to]
-    : [entry.target];
-  for (const binding of all) if (binding.kind !== "uniform") yield binding.storage;
-}
-
-/** The storages that an entry writes. */
-function* writtenBy(entry: Entry): Generator<Storage> {
-  if (entry.kind === "copy") yield entry.to.storage;
-  else if (entry.kind === "clear") yield entry.target.storage;
-  else {
-    const { accesses } = entry.pipeline.kernel;
-    for (const [index, binding] of entry.bindings.entries()) {
-      if (binding.kind === "buffer" && accesses[index] === "write") yield binding.storage;
-    }
-  }
-}
-
 /**
  * The entries without those whose results nobody uses: what a recomputed block computes last, its own result, is one of them.
  *
@@ -67,24 +51,28 @@ export function usedEntries(entries: readonly Entry[], pinned: ReadonlySet<Stora
   const used = new Set(pinned);
   const kept = entries.toReversed().filter((entry) => {
     // Memory that has a block already is not the recording's own: someone else may read it.
-    const isUsed = writtenBy(entry).some((storage) => storage.block || used.has(storage));
-    if (isUsed) { for (const storage of storagesOf(entry)) used.add(storage); }
+    const uses = [...usesOf(entry)];
+    const isUsed = uses.some(({ storage, written }) =>
+      written && (storage.block || used.has(storage))
+    );
+    for (const { storage } of isUsed ? uses : []) used.add(storage);
     return isUsed;
   });
   return kept.reverse();
 }
 
 /** The lives of the storages that have no block yet, in the order of their first use. */
-function livesOf(entries: readonly Entry[], pinned: ReadonlySet<Storage>): Life[] {
+function livesOf(work: readonly Scheduled[], pinned: ReadonlySet<Storage>): Life[] {
   const lives = new Map<Storage, Life>();
-  entries.forEach((entry, index) => {
-    for (const storage of storagesOf(entry)) {
+  work.forEach(({ entry, part, fresh }, index) => {
+    for (const { storage } of usesOf(entry)) {
       if (storage.block) continue;
       const life = lives.get(storage);
-      if (life) life.last = index;
+      if (life) [life.last, life.lastPart] = [index, part];
       else {
         const bytes = roundBytes(storage.bytes);
-        lives.set(storage, { storage, bytes, first: index, last: index });
+        const own = { first: index, last: index, firstPart: part, lastPart: part, fresh };
+        lives.set(storage, { storage, bytes, ...own });
       }
     }
   });
@@ -92,25 +80,30 @@ function livesOf(entries: readonly Entry[], pinned: ReadonlySet<Storage>): Life[
   return [...lives.values()];
 }
 
+/** Whether `after` can begin in a buffer in which `before` has ended. */
+function canFollow(before: Life, after: Life): boolean {
+  return before.last < after.first && !(after.fresh && before.lastPart === after.firstPart);
+}
+
 /**
  * Gives every storage of a recording a block. Larger storages choose first, each the first buffer that is free during its life:
  * greedy by size, after Pisarchyk and Lee, "Efficient memory management for deep neural net inference" (arXiv 2001.03288).
  *
- * @param entries the recorded work; its storages without a block are planned
+ * @param work the recorded work in its order; its storages without a block are planned
  * @param pinned storages that must outlive the recording: its results
  * @returns the blocks that were taken from the pool
  */
 export function planMemory(
-  entries: readonly Entry[],
+  work: readonly Scheduled[],
   pinned: ReadonlySet<Storage>,
   pool: Pool,
 ): PlannedBlock[] {
-  const lives = livesOf(entries, pinned);
+  const lives = livesOf(work, pinned);
   lives.sort((a, b) => b.bytes - a.bytes || a.first - b.first);
   const slots: Slot[] = [];
   for (const life of lives) {
     const free = slots.find((slot) =>
-      slot.lives.every((other) => other.last < life.first || life.last < other.first)
+      slot.lives.every((other) => canFollow(other, life) || canFollow(life, other))
     );
     if (free) free.lives.push(life);
     else slots.push({ bytes: life.bytes, lives: [life] });

@@ -3,7 +3,12 @@
  *
  * @module
  */
-import { capture, type CapturedStep, type StepInput } from "../core/capture.ts";
+import {
+  capture,
+  type CapturedStep,
+  type CaptureOptions,
+  type StepInput,
+} from "../core/capture.ts";
 import type { Device } from "../core/device.ts";
 import { type Tensor, viewOf, zeros } from "../core/tensor.ts";
 import { IGNORED } from "./data/dataset.ts";
@@ -20,7 +25,7 @@ const DENSE_SHARE = 0.5;
 const PLACES_MULTIPLE = 8;
 
 /** How steps are made. */
-export interface TrainStepOptions extends AdamWOptions {
+export interface TrainStepOptions extends AdamWOptions, CaptureOptions {
   /** The most labels that a batch of the run has: all batches are padded to it, so that one shape is recorded. */
   readonly mostTargets: number;
   /** Rows of a batch. */
@@ -29,8 +34,6 @@ export interface TrainStepOptions extends AdamWOptions {
   readonly length: number;
   /** Whether blocks are computed again in the backward pass; see `TrainOptions`. */
   readonly checkpointing?: Checkpointing;
-  /** `false` runs every step eagerly instead of replaying a recording; the weights are bit-identical. */
-  readonly replay?: boolean;
 }
 
 /** Makes steps, and keeps their losses on the GPU until someone asks. */
@@ -57,7 +60,7 @@ export class TrainStep {
     this.#device = device;
     this.parameters = new FlatParameters(model.parameters());
     this.optimizer = new AdamW(this.parameters, options);
-    const { mostTargets, rows, length, replay, checkpointing } = options;
+    const { mostTargets, rows, length, replay, overlap, checkpointing } = options;
     this.#rows = rows;
     this.#length = length;
     const padded = Math.max(1, Math.ceil(mostTargets / PLACES_MULTIPLE)) * PLACES_MULTIPLE;
@@ -67,8 +70,8 @@ export class TrainStep {
       const loss = model.targetLoss(ids, targets, options);
       this.parameters.addGradients(loss);
       return loss;
-    }, { replay });
-    this.#update = capture(device, () => this.optimizer.step(), { replay });
+    }, { replay, overlap });
+    this.#update = capture(device, () => this.optimizer.step(), { replay, overlap });
     this.#ring = device.keep(zeros(device, [64]));
   }
 

@@ -56,14 +56,19 @@ export class DoraBranch extends LoraBranch {
     return noGrad(() => this.#norm(matmul(this.a, weight, { transposeB: true })));
   }
 
+  /** Nothing: what is computed of the input depends on dropout. */
+  override begin(_x: Tensor): null {
+    return null;
+  }
+
   /** The layer's product with DoRA, without bias. */
   override forward(x: Tensor, base: Tensor, product: (x: Tensor) => Tensor): Tensor {
     const norm = noGrad(() => this.#norm(product(this.a)));
     const factor = div(this.magnitude, norm);
-    if (!this.dropout?.lora.training) return mul(this.addUpdate(x, base), factor);
+    if (!this.dropout?.lora.training) return mul(this.addUpdate(this.inner(x), base), factor);
     const input = this.dropped(x);
     const own = product(input);
-    return add(base, sub(mul(this.addUpdate(input, own), factor), own));
+    return add(base, sub(mul(this.addUpdate(this.inner(input), own), factor), own));
   }
 
   /** `m / ‖V‖ · V`, f32 [outFeatures, inFeatures]. */

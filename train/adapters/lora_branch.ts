@@ -46,9 +46,19 @@ export class LoraBranch implements Branch {
     return this.a.shape[0];
   }
 
-  /** `base + scaling · dropout(x) · Aᵀ · Bᵀ`, in two products. */
-  forward(x: Tensor, base: Tensor, _product?: (x: Tensor) => Tensor): Tensor {
-    return this.addUpdate(this.dropped(x), base);
+  /** `dropout(x) · Aᵀ`. */
+  begin(x: Tensor): Tensor | null {
+    return this.inner(this.dropped(x));
+  }
+
+  /** `base + scaling · dropout(x) · Aᵀ · Bᵀ`. */
+  forward(
+    x: Tensor,
+    base: Tensor,
+    _product?: (x: Tensor) => Tensor,
+    begun?: Tensor | null,
+  ): Tensor {
+    return this.addUpdate(begun ?? this.inner(this.dropped(x)), base);
   }
 
   /** `x` with elements dropped, in training. */
@@ -58,9 +68,13 @@ export class LoraBranch implements Branch {
     return recomputable(() => dropout(kept(x), own.p, own.state, own.site));
   }
 
-  /** `base + scaling · x · Aᵀ · Bᵀ`. */
-  protected addUpdate(x: Tensor, base: Tensor): Tensor {
-    const inner = matmul(x, this.a, { transposeB: true });
+  /** `x · Aᵀ`. */
+  protected inner(x: Tensor): Tensor {
+    return matmul(x, this.a, { transposeB: true });
+  }
+
+  /** `base + scaling · inner · Bᵀ`. */
+  protected addUpdate(inner: Tensor, base: Tensor): Tensor {
     return matmul(inner, this.b, { transposeB: true, alpha: this.scaling, add: base });
   }
 

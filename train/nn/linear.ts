@@ -13,8 +13,18 @@ import { Module, type Named } from "./module.ts";
 export interface Branch {
   /** Whether `base` is to be the bare product `x · Wᵀ`: bias and residual are then added behind the branch. */
   readonly bare?: boolean;
-  /** The layer's output with the branch, from its input, its own output, and its way of multiplying by Wᵀ. */
-  forward(x: Tensor, base: Tensor, product: (x: Tensor) => Tensor): Tensor;
+  /**
+   * What the branch computes from the layer's input alone. It comes before the layer's own product, which is independent of it: so
+   * both can run at the same time, in the backward pass too.
+   */
+  begin?(x: Tensor): Tensor | null;
+  /** The layer's output with the branch, from its input, its own output, its way of multiplying by Wᵀ, and what `begin` gave. */
+  forward(
+    x: Tensor,
+    base: Tensor,
+    product: (x: Tensor) => Tensor,
+    begun?: Tensor | null,
+  ): Tensor;
   /** The branch's tensors, by the name that PEFT gives them behind the layer's path: `lora_A.weight`. */
   tensors(): Iterable<Named<Tensor>>;
 }
@@ -60,14 +70,15 @@ export abstract class LinearLayer extends Module {
     this.watcher?.(x);
     const { bias, branch } = this;
     const product = (input: Tensor) => this.product(input);
+    const begun = branch?.begin?.(x);
     if (branch?.bare) {
-      let y = branch.forward(x, product(x), product);
+      let y = branch.forward(x, product(x), product, begun);
       if (bias) y = add(y, bias);
       return residual ? add(y, residual) : y;
     }
     let y = this.product(x, residual);
     if (bias) y = add(y, bias);
-    return branch ? branch.forward(x, y, product) : y;
+    return branch ? branch.forward(x, y, product, begun) : y;
   }
 }
 
