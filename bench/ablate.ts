@@ -334,13 +334,8 @@ async function makeRuns(
  */
 export async function ablate(device: Device, options: AblationOptions): Promise<Ablation> {
   const settings = settingsOf(options);
-  const { quantize, doubleQuant, blockSize, dequantize, outDir, perplexityIds } = options;
-  const model = await loadModel(device, options.model, {
-    quantize,
-    doubleQuant,
-    blockSize,
-    dequantize,
-  });
+  const { quantize, doubleQuant, blockSize, outDir, perplexityIds } = options;
+  const model = await loadModel(device, options.model, { quantize, doubleQuant, blockSize });
   try {
     const paths = [...model.linearLayers()].map(([path]) => path);
     for (const name of new Set(settings.map(({ modules }) => modules))) {

@@ -132,7 +132,7 @@ export const NONE_EARLIER: EarlierGradients = { take: () => undefined };
 
 /** A workload that times an op's backward rule, and checks it against central differences of the reference. */
 export function backwardOf(options: {
-  /** The op's result, computed from tensors that require gradients. */
+  /** The op's result, computed from tensors of which some require gradients. */
   readonly out: Tensor;
   readonly inputs: readonly Tensor[];
   /** The gradient of `out`. */
@@ -155,7 +155,7 @@ export function backwardOf(options: {
         for (let i = 0; i < y.length; i++) total += y[i] * g[i];
         return total;
       };
-      return values.map((x) => {
+      return values.filter((_, i) => inputs[i].requiresGrad).map((x) => {
         const at = places(x.length, 12);
         return { at, values: at.map((i) => slope(x, i, weighted)) };
       });

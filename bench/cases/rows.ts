@@ -61,18 +61,21 @@ const norm: KernelCase = {
   },
 };
 
-const normBackward: KernelCase = {
-  kernel: "rms norm backward",
-  ...ROWS,
-  allowed: 2e-5,
-  bytes: (sizes) => 3 * elements(sizes),
-  make: (inputs, sizes) => {
-    const { x, gain, reference } = normOperands(inputs, sizes);
-    x.requiresGrad = gain.requiresGrad = true;
-    const out = rmsNorm(x, gain);
-    return backwardOf({ out, inputs: [x, gain], grad: inputs.floats(out.shape), reference });
-  },
-};
+function normBackward(kernel: string, isFrozen: boolean): KernelCase {
+  return {
+    kernel,
+    ...ROWS,
+    allowed: 2e-5,
+    bytes: (sizes) => 3 * elements(sizes),
+    make: (inputs, sizes) => {
+      const { x, gain, reference } = normOperands(inputs, sizes);
+      x.requiresGrad = true;
+      gain.requiresGrad = !isFrozen;
+      const out = rmsNorm(x, gain);
+      return backwardOf({ out, inputs: [x, gain], grad: inputs.floats(out.shape), reference });
+    },
+  };
+}
 
 function layerNormOperands(inputs: Inputs, { rows, columns }: Sizes) {
   const x = inputs.floats([rows, columns]);
@@ -254,7 +257,8 @@ function sampling(kernel: string, options: Required<SampleOptions>): KernelCase 
 /** The cases. */
 export const ROW_CASES: readonly KernelCase[] = [
   norm,
-  normBackward,
+  normBackward("rms norm backward", false),
+  normBackward("rms norm backward of x", true),
   layer,
   layerBackward,
   softmaxForward,
