@@ -4,6 +4,7 @@
  * @module
  */
 import type { Binding } from "../core/binding.ts";
+import type { Grid } from "../core/commands.ts";
 import type { Device } from "../core/device.ts";
 import { input, type KernelPair, kernelPair, pick } from "../core/inputs.ts";
 import { type Kernel, kernel } from "../core/kernel.ts";
@@ -91,6 +92,23 @@ export interface QuadChoice {
   readonly group: 4 | 1;
   readonly kernel: Kernel;
   bind(t: Tensor): Binding;
+}
+
+/** WebGPU's limit on each dimension of a grid. */
+const MOST_GROUPS = 65_535;
+
+/** Workgroups of LANES invocations along a row and ROWS rows, and a grid with rows along y. Kernels walk on where it is cut. */
+export function rowsGrid(
+  rows: number,
+  length: number,
+  threads: number,
+): { grid: Grid; LANES: number; ROWS: number } {
+  let LANES = 1;
+  while (LANES < threads && LANES < length) LANES *= 2;
+  const ROWS = threads / LANES;
+  const cut = (groups: number) => Math.min(Math.ceil(groups), MOST_GROUPS);
+  const grid = [cut(length / LANES), cut(rows / ROWS)] as const;
+  return { grid, LANES, ROWS };
 }
 
 /** Kernels by what their source depends on, each made once. */

@@ -6,6 +6,7 @@
 import type { Grid } from "../core/commands.ts";
 import type { Device } from "../core/device.ts";
 import { gridOf } from "../core/grid.ts";
+import { groupCode, unrolled } from "./quads.ts";
 import code from "./rows.wgsl" with { type: "text" };
 
 /** WGSL with `row_sum` and `row_max`. */
@@ -44,4 +45,49 @@ export function splitRows(device: Device, columns: number): RowSplit {
 /** The grid for so many rows. */
 export function rowGrid(rows: number, split: RowSplit): Grid {
   return gridOf(Math.ceil(rows / split.ROWS));
+}
+
+/** How rows are held in registers while a kernel works on them, so that each is read once. */
+export interface HeldRows {
+  /** Elements that are loaded together. */
+  readonly group: 4 | 1;
+  /** Groups of a lane. */
+  readonly count: number;
+  readonly split: RowSplit;
+}
+
+/** Groups that a lane holds of each of two rows or more. */
+export const HELD_TWO = 4;
+
+/** Lanes of a row at most. */
+const MOST_LANES = 512;
+
+/**
+ * How a GPU holds rows of this many elements, or `null` where it cannot, and on software Vulkan, which has no registers to speak
+ * of.
+ *
+ * @param most the most groups that a lane may hold: fewer where a kernel holds several rows at a time
+ */
+export function holdRows(device: Device, columns: number, most = 8): HeldRows | null {
+  if (device.adapter.type === "software") return null;
+  const group = columns % 4 === 0 ? 4 : 1;
+  const groups = columns / group;
+  let lanes = 32;
+  while (lanes < MOST_LANES && lanes * most < groups) lanes *= 2;
+  const count = Math.max(1, Math.ceil(groups / lanes));
+  if (count > most) return null;
+  return { group, count, split: { LANES: lanes, ROWS: Math.max(1, 128 / lanes) } };
+}
+
+/** So many workgroups fill a GPU while each still walks enough rows to make few pieces. */
+const WALKERS = 264;
+
+/** The grid for workgroups that walk several rows each, if what they sum up on the way is wanted, and else one. */
+export function walkGrid(rows: number, split: RowSplit, sums: boolean): Grid {
+  return sums ? [Math.min(WALKERS, Math.ceil(rows / split.ROWS))] : rowGrid(rows, split);
+}
+
+/** WGSL for rows of groups: `row_sum` and `row_max`, V and its functions, and `#{…}#` repeated for each group of a lane. */
+export function rowCode(group: 4 | 1, count: number, code: string): string {
+  return `const COUNT = ${count}u;\n${ROWS_WGSL}${groupCode(group, unrolled(code, count))}`;
 }

@@ -79,3 +79,29 @@ fn row_max(value: f32, lane: u32, slot: u32) -> f32 {
   workgroupBarrier();
   return row_shared[base];
 }
+
+// Two sums at once.
+fn row_sums(values: vec2<f32>, lane: u32, slot: u32) -> vec2<f32> {
+  if (LANES < 32u) {
+    return vec2<f32>(row_sum(values.x, lane, slot), row_sum(values.y, lane, slot));
+  }
+  let base = slot * LANES;
+  workgroupBarrier();
+  row_pairs[base + lane] = values;
+  workgroupBarrier();
+  if (lane < 16u) {
+    var part = values;
+    for (var k = lane + 16u; k < LANES; k += 16u) {
+      part += row_pairs[base + k];
+    }
+    row_pairs[base + lane] = part;
+  }
+  workgroupBarrier();
+  var all = row_pairs[base];
+  for (var k = 1u; k < 16u; k++) {
+    all += row_pairs[base + k];
+  }
+  return all;
+}
+
+var<workgroup> row_pairs: array<vec2<f32>, LANES * ROWS>;

@@ -9,8 +9,8 @@ import type { Device } from "../../core/device.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType, rowsAndColumns, showShape } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
-import { groupCode, KernelMemo, unrolled } from "../quads.ts";
-import { rowGrid, ROWS_WGSL, type RowSplit, splitRows } from "../rows.ts";
+import { KernelMemo } from "../quads.ts";
+import { rowCode, rowGrid, ROWS_WGSL, type RowSplit, splitRows } from "../rows.ts";
 import code from "./cross_entropy.wgsl" with { type: "text" };
 import backwardCode from "./cross_entropy_backward.wgsl" with { type: "text" };
 import meanCode from "./cross_entropy_mean.wgsl" with { type: "text" };
@@ -23,11 +23,6 @@ const mean = kernel("cross_entropy_mean", ROWS_WGSL + meanCode);
 const backward = new KernelMemo((group: 4 | 1, unroll: number) =>
   kernel("cross_entropy_backward", rowCode(group, unroll, backwardCode))
 );
-
-/** WGSL over rows of classes, in groups of so many, with loops unrolled so often. */
-export function rowCode(group: 4 | 1, unroll: number, code: string): string {
-  return `const UNROLL = ${unroll}u;\n${ROWS_WGSL}${groupCode(group, unrolled(code, unroll))}`;
-}
 
 /** How a workgroup walks a row of classes. */
 export interface ClassWalk {

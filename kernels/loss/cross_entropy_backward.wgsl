@@ -19,7 +19,7 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   for (var row = w.y; row < params.rows; row += n.y) {
     let label = targets[row];
     let base = row * params.groups;
-    let k = w.x * THREADS * UNROLL + t;
+    let k = w.x * THREADS * COUNT + t;
     if (label < 0) {
       #{if (k + #u * THREADS < params.groups) { d_logits[base + k + #u * THREADS] = V(0.0); }}#
       continue;

@@ -11,8 +11,8 @@ import { checkDType, checkIsShape, rowsAndColumns, showShape } from "../../core/
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
 import { matmul } from "../linear/matmul.ts";
 import { KernelMemo } from "../quads.ts";
-import { rowGrid } from "../rows.ts";
-import { type CrossEntropyOptions, meanLoss, rowCode, walkClasses } from "./cross_entropy.ts";
+import { rowCode, rowGrid } from "../rows.ts";
+import { type CrossEntropyOptions, meanLoss, walkClasses } from "./cross_entropy.ts";
 import code from "./linear_cross_entropy.wgsl" with { type: "text" };
 import scaleCode from "./linear_cross_entropy_scale.wgsl" with { type: "text" };
 import logSumCode from "./log_sum.wgsl" with { type: "text" };

@@ -31,13 +31,14 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
     return;
   }
   var k = t.x;
-  for (; k + (UNROLL - 1u) * LANES < groups; k += UNROLL * LANES) {
+  for (; k + (COUNT - 1u) * LANES < groups; k += COUNT * LANES) {
     #{let x# = logits[base + k + #u * LANES];}#
     #{logits[base + k + #u * LANES] = gradient(x#, found, label, k + #u * LANES);}#
   }
-  for (; k < groups; k += LANES) {
-    logits[base + k] = gradient(logits[base + k], found, label, k);
-  }
+  #{if (k + #u * LANES < groups) {
+    let at = base + k + #u * LANES;
+    logits[at] = gradient(logits[at], found, label, k + #u * LANES);
+  }}#
 }
 
 fn gradient(x: V, log_sum: f32, label: i32, group: u32) -> V {

@@ -4,7 +4,7 @@ fn log_sum(base: u32, groups: u32, t: vec2<u32>) -> f32 {
   var top = V(-3.4e38);
   var mass = V(0.0);
   var k = t.x;
-  for (; k + (UNROLL - 1u) * LANES < groups; k += UNROLL * LANES) {
+  for (; k + (COUNT - 1u) * LANES < groups; k += COUNT * LANES) {
     #{let v# = logits[base + k + #u * LANES];}#
     var next = top;
     #{next = max(next, v#);}#
@@ -12,10 +12,13 @@ fn log_sum(base: u32, groups: u32, t: vec2<u32>) -> f32 {
     #{mass += exp(v# - next);}#
     top = next;
   }
-  for (; k < groups; k += LANES) {
-    let v = logits[base + k];
-    let next = max(top, v);
-    mass = mass * exp(top - next) + exp(v - next);
+  // The rest in one go too, where groups beyond the row count for nothing.
+  if (k < groups) {
+    #{let v# = select(V(-3.4e38), logits[base + min(k + #u * LANES, groups - 1u)], k + #u * LANES < groups);}#
+    var next = top;
+    #{next = max(next, v#);}#
+    mass *= exp(top - next);
+    #{mass += exp(v# - next);}#
     top = next;
   }
   let own = largest(top);

@@ -11,14 +11,33 @@ import { checkDType, checkIsShape, rowsAndColumns } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
 import { slice } from "../pointwise/slice.ts";
 import { sum } from "../reduce/sum.ts";
-import { rowGrid, ROWS_WGSL, splitRows } from "../rows.ts";
+import { KernelMemo } from "../quads.ts";
+import {
+  HELD_TWO,
+  type HeldRows,
+  holdRows,
+  rowCode,
+  rowGrid,
+  ROWS_WGSL,
+  splitRows,
+  walkGrid,
+} from "../rows.ts";
 import code from "./layer_norm.wgsl" with { type: "text" };
 import backwardCode from "./layer_norm_backward.wgsl" with { type: "text" };
 import gainCode from "./layer_norm_gain.wgsl" with { type: "text" };
+import heldCode from "./layer_norm_held.wgsl" with { type: "text" };
+import heldBackwardCode from "./layer_norm_held_backward.wgsl" with { type: "text" };
+import slotSumCode from "./slot_sum.wgsl" with { type: "text" };
 
 const forward = kernel("layer_norm", ROWS_WGSL + code);
 const backward = kernel("layer_norm_backward", ROWS_WGSL + backwardCode);
 const gainBackward = kernel("layer_norm_gain", gainCode);
+const held = new KernelMemo((group: 4 | 1, count: number) =>
+  kernel("layer_norm", rowCode(group, count, heldCode))
+);
+const heldBackward = new KernelMemo((group: 4 | 1, count: number) =>
+  kernel("layer_norm_backward", rowCode(group, count, slotSumCode + heldBackwardCode))
+);
 
 /**
  * `(x − mean(x)) / √(variance(x) + ε) · gain + bias` over the last axis; the variance is the mean square deviation.
@@ -50,35 +69,76 @@ export function layerNorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon = 1e-5)
   const [rows, columns] = rowsAndColumns(x);
   checkIsShape("normalize", gain, [columns], "gain");
   checkIsShape("normalize", bias, [columns], "bias");
-  const split = splitRows(device, columns);
-  const grid = rowGrid(rows, split);
   const out = empty(device, x.shape);
   const stats = empty(device, [rows, 2]);
-  const params = uniform(rows, columns, floatBits(epsilon));
-  device.dispatch(forward, [x, gain, bias, out, stats, params], grid, { ...split });
+  const hold = holdRows(device, columns);
+  if (hold) {
+    const { group, count, split } = hold;
+    const params = uniform(rows, columns / group, floatBits(columns), floatBits(epsilon));
+    const bindings = [x, gain, bias, out, stats, params];
+    device.dispatch(held.get(group, count), bindings, rowGrid(rows, split), { ...split });
+  } else {
+    const split = splitRows(device, columns);
+    const params = uniform(rows, columns, floatBits(epsilon));
+    const bindings = [x, gain, bias, out, stats, params];
+    device.dispatch(forward, bindings, rowGrid(rows, split), { ...split });
+  }
   return track("layer_norm", out, [x, gain, bias], (g, needs, earlier) => {
-    let dX: Tensor | null = null;
-    if (needs[0]) {
-      dX = empty(device, x.shape);
-      const add = earlier.take(0);
-      const params = uniform(rows, columns, add ? 1 : 0);
-      device.dispatch(backward, [x, gain, stats, g, add ?? g, dX, params], grid, { ...split });
-    }
-    if (!needs[1] && !needs[2]) return [dX, null, null];
-    const [dGain, dBias] = parameterGradients(x, stats, g, rows, columns);
-    return [dX, needs[1] ? dGain : null, needs[2] ? dBias : null];
+    const hold = holdRows(device, columns, HELD_TWO);
+    const operands = { x, gain, stats, g };
+    const add = needs[0] ? earlier.take(0) : undefined;
+    const wanted = needs[1] || needs[2];
+    if (hold && needs[0]) return heldGradients(operands, hold, wanted, add);
+    const dX = needs[0] ? gradientOfX(operands, add) : null;
+    const [dGain, dBias] = wanted ? parameterGradients(operands) : [null, null];
+    return [dX, dGain, dBias];
   });
 }
 
-/** The gradients of gain and bias, which need the same numbers. */
-function parameterGradients(
-  x: Tensor,
-  stats: Tensor,
-  g: Tensor,
-  rows: number,
-  columns: number,
-): [gain: Tensor, bias: Tensor] {
+/** What the backward pass has. */
+interface Operands {
+  readonly x: Tensor;
+  readonly gain: Tensor;
+  readonly stats: Tensor;
+  readonly g: Tensor;
+}
+
+/** All gradients from one reading of x and d out. */
+function heldGradients(
+  { x, gain, stats, g }: Operands,
+  { group, count, split }: HeldRows,
+  withGain: boolean,
+  add?: Tensor,
+): [Tensor, Tensor | null, Tensor | null] {
   const { device } = x;
+  const [rows, columns] = rowsAndColumns(x);
+  const dX = empty(device, x.shape);
+  const grid = walkGrid(rows, split, withGain);
+  const shape = withGain ? [grid[0], columns] : [1];
+  const pieces = [empty(device, shape), empty(device, shape)];
+  const flags = [add ? 1 : 0, withGain ? 1 : 0];
+  const params = uniform(rows, columns / group, floatBits(columns), ...flags);
+  const bindings = [x, gain, g, add ?? g, stats, dX, ...pieces, params];
+  device.dispatch(heldBackward.get(group, count), bindings, grid, { ...split });
+  if (!withGain) return [dX, null, null];
+  return [dX, sum(pieces[0], { axis: 0 }), sum(pieces[1], { axis: 0 })];
+}
+
+function gradientOfX({ x, gain, stats, g }: Operands, add?: Tensor): Tensor {
+  const { device } = x;
+  const [rows, columns] = rowsAndColumns(x);
+  const dX = empty(device, x.shape);
+  const split = splitRows(device, columns);
+  const params = uniform(rows, columns, add ? 1 : 0);
+  const bindings = [x, gain, stats, g, add ?? g, dX, params];
+  device.dispatch(backward, bindings, rowGrid(rows, split), { ...split });
+  return dX;
+}
+
+/** The gradients of gain and bias, which need the same numbers. */
+function parameterGradients({ x, stats, g }: Operands): [gain: Tensor, bias: Tensor] {
+  const { device } = x;
+  const [rows, columns] = rowsAndColumns(x);
   const parts = Math.max(1, Math.min(Math.floor(rows / 32), Math.ceil(32_768 / columns)));
   const pieces = empty(device, [2, parts, columns]);
   const params = uniform(rows, columns, parts);

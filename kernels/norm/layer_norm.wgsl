@@ -9,9 +9,10 @@ struct Params { rows: u32, columns: u32, epsilon: f32 }
 @group(0) @binding(4) var<storage, read_write> stats: array<f32>;
 @group(0) @binding(5) var<uniform> params: Params;
 
-@compute @workgroup_size(LANES, ROWS)
+@compute @workgroup_size(LANES * ROWS)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
-        @builtin(local_invocation_id) t: vec3<u32>) {
+        @builtin(local_invocation_index) index: u32) {
+  let t = row_lane(index);
   let row = (w.y * n.x + w.x) * ROWS + t.y;
   let columns = select(0u, params.columns, row < params.rows);
   let base = row * params.columns;

@@ -6,6 +6,7 @@
 import { uniform } from "../../core/binding.ts";
 import { kernel } from "../../core/kernel.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
+import { sumAllGpu } from "../reduce/sum_gpu.ts";
 import { ROWS_WGSL } from "../rows.ts";
 import partsCode from "./grad_norm.wgsl" with { type: "text" };
 import finishCode from "./grad_norm_finish.wgsl" with { type: "text" };
@@ -24,12 +25,11 @@ const PIECE = 4096;
  */
 export function gradNorm(grad: Tensor): Tensor {
   const { device, size } = grad;
+  if (device.adapter.type === "gpu") return sumAllGpu(grad, "norm");
   const parts = Math.min(1024, Math.ceil(size / PIECE));
   const sums = empty(device, [parts]);
   const norm = empty(device, [1]);
-  const split = device.adapter.type === "software"
-    ? { LANES: 8, ROWS: 1 }
-    : { LANES: 256, ROWS: 1 };
+  const split = { LANES: 8, ROWS: 1 };
   device.dispatch(partsKernel, [grad, sums, uniform(size, parts)], [parts], split);
   device.dispatch(finishKernel, [sums, norm, uniform(parts)], [1], split);
   return norm;

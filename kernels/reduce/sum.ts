@@ -12,6 +12,7 @@ import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
 import { rowGrid, ROWS_WGSL, splitRows } from "../rows.ts";
 import { broadcastTo } from "../pointwise/elementwise.ts";
 import { scale } from "../pointwise/scale.ts";
+import { fitsColumns, sumAllGpu, sumColumnsGpu, sumRowsGpu } from "./sum_gpu.ts";
 import columnsCode from "./sum.wgsl" with { type: "text" };
 import rowsCode from "./sum_rows.wgsl" with { type: "text" };
 
@@ -63,11 +64,20 @@ function sumRows(x: Tensor, rows: number, length: number): Tensor {
   return out;
 }
 
+function isFewLong(rows: number, length: number): boolean {
+  return rows < 64 && length > 64 * PIECE;
+}
+
 /** Sums the middle axis of x seen as [outer, length, inner]; the result's shape is for the caller to give. */
 function sumMiddle(x: Tensor, outer: number, length: number, inner: number): Tensor {
+  if (x.device.adapter.type === "gpu") {
+    if (fitsColumns(outer, inner)) return sumColumnsGpu(x, outer, length, inner);
+    if (outer === 1 && inner === 1) return sumAllGpu(x);
+    if (inner === 1 && !isFewLong(outer, length)) return sumRowsGpu(x, outer, length);
+  }
   if (inner > 1) return sumColumns(x, outer, length, inner);
   // A few long rows: cut each into many, so that the device is busy, and sum the sums.
-  if (outer < 64 && length > 64 * PIECE) return sumColumns(x, outer, length, 1);
+  if (isFewLong(outer, length)) return sumColumns(x, outer, length, 1);
   return sumRows(x, outer, length);
 }
 

@@ -56,7 +56,7 @@ async function learnt(
   return [await found.item(), dX as Float32Array, dW as Float32Array];
 }
 
-Deno.test("linearCrossEntropy() is the plain product and its cross-entropy, to 1e-6", async () => {
+Deno.test("linearCrossEntropy() is the plain product and its cross-entropy, but for rounding", async () => {
   await onBoth(async () => {
     const plain = await learnt((x, w, targets, count) =>
       crossEntropy(matmul(x, w, { transposeB: true }), targets, { count })
@@ -66,8 +66,8 @@ Deno.test("linearCrossEntropy() is the plain product and its cross-entropy, to 1
         linearCrossEntropy(x, w, targets, { count, ...options })
       );
       assertRelativeError([found[0]], [plain[0]], 1e-6, "loss");
-      assertRelativeError(found[1], plain[1], 1e-6, "gradient of hidden");
-      assertRelativeError(found[2], plain[2], 1e-6, "gradient of weight");
+      assertRelativeError(found[1], plain[1], 3e-6, "gradient of hidden");
+      assertRelativeError(found[2], plain[2], 3e-6, "gradient of weight");
     }
   });
 });
