@@ -16,8 +16,9 @@ const dropoutKernel = kernel("dropout", randomCode + code);
 
 function apply(x: Tensor, p: number, state: Tensor, site: number): Tensor {
   const out = empty(x.device, x.shape);
-  const params = uniform(x.size, floatBits(p), site);
-  x.device.dispatch(dropoutKernel, [x, out, state, params], gridOf(Math.ceil(x.size / 128)));
+  const quads = Math.ceil(x.size / 4);
+  const params = uniform(quads, floatBits(p), site);
+  x.device.dispatch(dropoutKernel, [x, out, state, params], gridOf(Math.ceil(quads / 64)));
   return out;
 }
 

@@ -9,9 +9,14 @@ import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
+import { groupCode } from "../quads.ts";
 import code from "./scale.wgsl" with { type: "text" };
 
-const scaleKernel = kernel("scale", code);
+/** Groups of four, which buffers are padded to, and on software Vulkan single elements, which are no slower there. */
+const scaleKernels = {
+  gpu: kernel("scale", groupCode(4, code)),
+  software: kernel("scale", groupCode(1, code)),
+};
 
 /**
  * `factor · x`.
@@ -30,7 +35,9 @@ const scaleKernel = kernel("scale", code);
 export function scale(x: Tensor, factor: number): Tensor {
   checkDType("scale", x, "f32");
   const out = empty(x.device, x.shape);
-  const params = uniform(x.size, floatBits(factor));
-  x.device.dispatch(scaleKernel, [x, out, params], gridOf(Math.ceil(x.size / 64)));
+  const { type } = x.device.adapter;
+  const groups = Math.ceil(x.size / (type === "gpu" ? 4 : 1));
+  const params = uniform(groups, floatBits(factor));
+  x.device.dispatch(scaleKernels[type], [x, out, params], gridOf(Math.ceil(groups / 64)));
   return track("scale", out, [x], (g) => [scale(g, factor)]);
 }

@@ -5,15 +5,20 @@
  */
 import { track } from "../../core/autograd.ts";
 import { uniform } from "../../core/binding.ts";
-import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType, showShape, sizeOf } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
+import { groupCode, KernelMemo, rowsGrid } from "../quads.ts";
 import code from "./slice.wgsl" with { type: "text" };
 import backwardCode from "./slice_backward.wgsl" with { type: "text" };
 
-const forward = kernel("slice", code);
-const backward = kernel("slice_backward", backwardCode);
+const forward = new KernelMemo((group: 4 | 1) => kernel("slice", groupCode(group, code)));
+const backward = new KernelMemo((group: 4 | 1) =>
+  kernel("slice_backward", groupCode(group, backwardCode))
+);
+
+/** Invocations of a workgroup. */
+const THREADS = { gpu: 256, software: 64 } as const;
 
 /** Which part `slice` takes. */
 export interface SliceOptions {
@@ -60,14 +65,20 @@ export function slice(x: Tensor, { axis = -1, start, length }: SliceOptions): Te
   // A part of any axis is a part of each row, where a row is that axis and all that follow.
   const inner = sizeOf(shape.slice(index + 1));
   const rows = sizeOf(shape.slice(0, index));
-  const sizes = [rows, whole * inner, start * inner, length * inner];
+  const isWhole = [whole, start, length].every((part) => part * inner % 4 === 0);
+  // Single elements on software Vulkan, where groups of four are no faster.
+  const group = device.adapter.type === "gpu" && isWhole ? 4 : 1;
+  const sizes = [whole, start, length].map((part) => part * inner / group);
+  const threads = THREADS[device.adapter.type];
   const out = empty(device, shape.with(index, length));
-  device.dispatch(forward, [x, out, uniform(...sizes)], gridOf(Math.ceil(out.size / 64)));
+  const { grid, ...split } = rowsGrid(rows, sizes[2], threads);
+  device.dispatch(forward.get(group), [x, out, uniform(rows, ...sizes)], grid, split);
   return track("slice", out, [x], (g, _, earlier) => {
     const dX = empty(device, shape);
     const add = earlier.take(0);
-    const params = uniform(...sizes, add ? 1 : 0);
-    device.dispatch(backward, [g, add ?? g, dX, params], gridOf(Math.ceil(dX.size / 64)));
+    const params = uniform(rows, ...sizes, add ? 1 : 0);
+    const { grid, ...split } = rowsGrid(rows, sizes[0], threads);
+    device.dispatch(backward.get(group), [g, add ?? g, dX, params], grid, split);
     return [dX];
   });
 }

@@ -1,26 +1,28 @@
 // The gradient of slice: d_x [rows, length] is d_out [rows, width] from `start` on, and zero elsewhere; with `add`, what x has
-// from its other uses, often further slices, is added.
+// from its other uses, often further slices, is added. Lengths count groups V of elements (kernels/quads.ts).
 struct Params { rows: u32, length: u32, start: u32, width: u32, add: u32 }
 
-@group(0) @binding(0) var<storage, read> d_out: array<f32>;
-@group(0) @binding(1) var<storage, read> earlier: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_x: array<f32>;
+override LANES: u32 = 64u;
+override ROWS: u32 = 1u;
+
+@group(0) @binding(0) var<storage, read> d_out: array<V>;
+@group(0) @binding(1) var<storage, read> earlier: array<V>;
+@group(0) @binding(2) var<storage, read_write> d_x: array<V>;
 @group(0) @binding(3) var<uniform> params: Params;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES * ROWS)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
         @builtin(local_invocation_index) t: u32) {
-  let i = (w.y * n.x + w.x) * 64u + t;
-  if (i >= params.rows * params.length) {
-    return;
+  for (var row = w.y * ROWS + t / LANES; row < params.rows; row += n.y * ROWS) {
+    for (var k = w.x * LANES + t % LANES; k < params.length; k += n.x * LANES) {
+      var own = V(0.0);
+      if (k >= params.start && k < params.start + params.width) {
+        own = d_out[row * params.width + k - params.start];
+      }
+      if (params.add == 1u) {
+        own += earlier[row * params.length + k];
+      }
+      d_x[row * params.length + k] = own;
+    }
   }
-  var own = 0.0;
-  let column = i % params.length;
-  if (column >= params.start && column < params.start + params.width) {
-    own = d_out[i / params.length * params.width + column - params.start];
-  }
-  if (params.add == 1u) {
-    own += earlier[i];
-  }
-  d_x[i] = own;
 }

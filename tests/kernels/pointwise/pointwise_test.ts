@@ -10,15 +10,18 @@ import { scaleRef } from "../../../kernels/pointwise/scale_ref.ts";
 import { siluGate } from "../../../kernels/pointwise/silu_gate.ts";
 import { siluGateRef } from "../../../kernels/pointwise/silu_gate_ref.ts";
 import { assert, assertEquals, assertThrows } from "../../assert.ts";
+import { onBoth } from "../../as_gpu.ts";
 import { device, randomNumbers, randomTensor } from "../../device.ts";
 import { checkOp } from "../../gradient.ts";
 
 Deno.test("scale() matches the reference", async () => {
-  await checkOp(
-    [{ data: randomNumbers(100, 1), shape: [10, 10] }],
-    (x) => scale(x, -2.5),
-    (x) => scaleRef(x, -2.5),
-  );
+  await onBoth(async () => {
+    await checkOp(
+      [{ data: randomNumbers(100, 1), shape: [10, 10] }],
+      (x) => scale(x, -2.5),
+      (x) => scaleRef(x, -2.5),
+    );
+  });
 });
 
 Deno.test("siluGate() matches the reference, also far from zero", async () => {
