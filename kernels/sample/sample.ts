@@ -5,14 +5,19 @@
  */
 import { floatBits, uniform } from "../../core/binding.ts";
 import { constant } from "../../core/constant.ts";
+import type { Device } from "../../core/device.ts";
 import { kernel } from "../../core/kernel.ts";
 import randomCode from "../../core/random.wgsl" with { type: "text" };
 import { checkDType, checkIsShape, rowsAndColumns } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
 import { ROWS_WGSL } from "../rows.ts";
+import { sampleMany, type SampleSettings } from "./sample_many.ts";
 import code from "./sample.wgsl" with { type: "text" };
 
 const sampleKernel = kernel("sample", randomCode + ROWS_WGSL + code);
+
+/** WebGPU's limit on each dimension of a grid. */
+const MOST_ROWS = 65_535;
 
 /** How tokens are chosen. */
 export interface SampleOptions {
@@ -37,6 +42,17 @@ export function checkSampleOptions({ temperature = 0, topK = 0, topP = 1 }: Samp
   if (!(topP > 0 && topP <= 1)) {
     throw new RangeError(`Cannot sample with topP ${topP}: it must be above 0 and at most 1`);
   }
+}
+
+/** llvmpipe leaves a shader's loops after 65,536 rounds in all, without a word. */
+const MOST_ROUNDS = 65_000;
+
+/** Whether a row takes many workgroups: on a GPU, and where software Vulkan would need too many rounds with one. */
+function wantsMany(device: Device, classes: number, settings: SampleSettings): boolean {
+  if (device.adapter.type === "gpu") return true;
+  const { topK, topP } = settings;
+  const walks = 2 + (topK > 0 ? 32 : 0) + (topP < 1 ? 33 : 0);
+  return settings.temperature > 0 && walks * Math.ceil(classes / 8) > MOST_ROUNDS;
 }
 
 /**
@@ -68,9 +84,14 @@ export function sample(logits: Tensor, options: SampleOptions = {}, state?: Tens
   }
   const { device } = logits;
   const [rows, classes] = rowsAndColumns(logits);
-  const out = empty(device, [rows], "i32");
   const hasStreams = state !== undefined && state.size > 2;
   if (hasStreams) checkIsShape("sample", state, [2 + rows], "the state with streams");
+  const words = state ?? constant(device, "no state", () => new Uint32Array(2));
+  const settings = { temperature, topK, topP };
+  if (rows <= MOST_ROWS && wantsMany(device, classes, settings)) {
+    return sampleMany(logits, settings, words);
+  }
+  const out = empty(device, [rows], "i32");
   const params = uniform(
     rows,
     classes,
@@ -79,15 +100,7 @@ export function sample(logits: Tensor, options: SampleOptions = {}, state?: Tens
     floatBits(temperature),
     hasStreams ? 1 : 0,
   );
-  const bindings = [
-    logits,
-    state ?? constant(device, "no state", () => new Uint32Array(2)),
-    out,
-    params,
-  ];
-  device.dispatch(sampleKernel, bindings, [rows], {
-    LANES: device.adapter.type === "software" ? 8 : 256,
-    ROWS: 1,
-  });
+  const bindings = [logits, words, out, params];
+  device.dispatch(sampleKernel, bindings, [rows], { LANES: 8, ROWS: 1 });
   return out;
 }

@@ -128,12 +128,7 @@ Deno.test("notes say what was decoded and what was quantized again", async () =>
       : own;
   });
   const path = await write({ metadata, tensors: stored });
-  const kept = await loadModel(device, path);
-  assertEquals(kept.notes.slice(1).sort(), [
-    "1 weight stored as Q8_0: decoded to f32",
-    "2 weights stored as Q4_0: kept",
-  ]);
-  const plain = await loadModel(device, path, { dequantize: true });
+  const plain = await loadModel(device, path);
   assertEquals(plain.notes.slice(1).sort(), [
     "1 weight stored as Q8_0: decoded to f32",
     "2 weights stored as Q4_0: decoded to f32",
@@ -143,7 +138,8 @@ Deno.test("notes say what was decoded and what was quantized again", async () =>
     "1 weight stored as Q8_0: decoded to f32",
     "2 weights stored as Q4_0: decoded and quantized to nf4",
   ]);
-  for (const one of [kept, plain, model]) one.dispose();
+  plain.dispose();
+  model.dispose();
 });
 
 Deno.test("a GGUF file that is not such a model is refused with a reason", async () => {
@@ -183,7 +179,7 @@ Deno.test("a GGUF file that is not such a model is refused with a reason", async
     numbers[7] = NaN;
     return { ...own, data: new Uint8Array(numbers.buffer) };
   });
-  await refuses({ tensors: broken }, RangeError, 'mlp.up_proj.weight": number 7 is NaN');
+  await refuses({ tensors: broken }, RangeError, '"blk.1.ffn_up.weight" in');
 });
 
 /** The bytes of one f32. */
