@@ -11,9 +11,9 @@ import { encodeRecorded, record, type Recording } from "./recording.ts";
 import { readTimestamps } from "./timestamps.ts";
 import warmUpCode from "./warm_up.wgsl" with { type: "text" };
 
-/** Multiply-adds of the probe, each waiting for the last, and how many of them stand in a row. */
-const LINKS = 16_384;
-const UNROLLED = 64;
+/** Multiply-adds of the probe, each waiting for the last, and how many of them stand in a row. Two empty passes hide behind so many. */
+const LINKS = 262_144;
+const UNROLLED = 256;
 
 /** Cycles after which the next multiply-add can begin: four on NVIDIA's GPUs since Volta. On others the figure is a relative one. */
 const CYCLES = 4;

@@ -4,6 +4,7 @@ import { compareReports } from "../bench/compare.ts";
 import { benchEndToEnd, type EndToEndTiming, WORKS } from "../bench/end_to_end/run.ts";
 import { benchKernels, KERNEL_CASES, type KernelTiming } from "../bench/kernels.ts";
 import { type BenchReport, readReport, versionsHere } from "../bench/report.ts";
+import type { AdapterDescription } from "../core/adapter.ts";
 import { type Device, openDevice } from "../core/device.ts";
 import { writeWhole } from "../train/files/output.ts";
 import { KERNEL_HEAD, showComparison, showKernel, showWork, WORK_HEAD } from "./bench_tables.ts";
@@ -89,6 +90,10 @@ async function benchOnKernels(
   return await benchKernels(device, { filter, kernel, size, repeats, sizes, onResult });
 }
 
+function showVersions(versions: Readonly<Record<string, string>>): string {
+  return Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
+}
+
 function has(names: readonly string[], filter = ""): boolean {
   return names.some((name) => name.includes(filter));
 }
@@ -96,15 +101,18 @@ function has(names: readonly string[], filter = ""): boolean {
 async function measure(options: BenchChoice): Promise<void> {
   const { all, endToEnd, filter, json } = options;
   const say: Say = json === "-" ? () => {} : printLine;
-  using device = await openDevice();
-  const { adapter } = device;
   const versions = await versionsHere();
-  const made = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
-  say(`${adapter.name} (${adapter.type}), ${made}`);
-  const kernels = endToEnd && !all || !has(KERNELS, filter)
-    ? []
-    : await benchOnKernels(device, options, say);
-  const works = !endToEnd && !all || !has(WORK_NAMES, filter) ? [] : await benchWorks(options, say);
+  let adapter: AdapterDescription;
+  let kernels: KernelTiming[] = [];
+  {
+    // Closed before whole steps begin: their memory is measured.
+    using device = await openDevice();
+    adapter = device.adapter;
+    say(`${adapter.name} (${adapter.type}), ${showVersions(versions)}`);
+    const wanted = (!endToEnd || all) && has(KERNELS, filter);
+    if (wanted) kernels = await benchOnKernels(device, options, say);
+  }
+  const works = (endToEnd || all) && has(WORK_NAMES, filter) ? await benchWorks(options, say) : [];
   const rows = works.map(({ profile, ...rest }) =>
     profile ? { ...rest, kernels: profile.kernels } : rest
   );
@@ -130,8 +138,9 @@ async function compare({ files, threshold, json }: BenchChoice): Promise<void> {
   }
   if (json === "-") return printJson(found);
   for (const [index, { adapter, versions }] of [before, after].entries()) {
-    const made = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
-    printLine(`${files[index]}: ${adapter.name}${made && `, ${made}`}`);
+    printLine(
+      [`${files[index]}: ${adapter.name}`, showVersions(versions)].filter(Boolean).join(", "),
+    );
   }
   printLine(showComparison(found));
   const worse = found.rows.filter(({ isWorse }) => isWorse).length;

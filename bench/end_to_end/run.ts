@@ -5,7 +5,7 @@
  */
 import type { Device } from "../../core/device.ts";
 import { decodingWork, prefillWork } from "./decoding.ts";
-import { askNvidia } from "../nvidia.ts";
+import { askNvidia, type GpuState } from "../nvidia.ts";
 import { GPT_D512, GPT_D64, LLAMA_7B, SMOLLM2 } from "./shapes.ts";
 import { trainingWork } from "./training.ts";
 import type { Measured, MeasureOptions, Work, WorkSize } from "./work.ts";
@@ -55,7 +55,7 @@ export const WORKS: readonly Work[] = [
 export interface EndToEndTiming extends Measured {
   /** The row's name. */
   readonly name: string;
-  /** As in `Measured`, less what was in use before the device was opened. */
+  /** As in `Measured`, less what was in use before the first device was opened. */
   readonly driverBytes: number | null;
 }
 
@@ -69,6 +69,20 @@ export interface EndToEndOptions extends MeasureOptions {
   readonly works?: readonly Work[];
   /** Called with each result as it comes. */
   readonly onResult?: (result: EndToEndTiming) => void;
+}
+
+/** A closed device's memory is free some time later; at most so long. */
+const SETTLE_MILLISECONDS = 3000;
+const SETTLE_BYTES = 64 << 20;
+
+/** Waits until the memory of the last row's device is free. */
+async function settled(idle: GpuState | null): Promise<void> {
+  const start = performance.now();
+  while (idle && performance.now() - start < SETTLE_MILLISECONDS) {
+    const now = await askNvidia();
+    if (!now || now.usedBytes - idle.usedBytes < SETTLE_BYTES) return;
+    await new Promise((done) => setTimeout(done, 100));
+  }
 }
 
 /**
@@ -99,13 +113,14 @@ export async function benchEndToEnd(
     throw new RangeError(`Cannot bench "${filter}": no row has it in its name. There are ${names}`);
   }
   const found: EndToEndTiming[] = [];
+  const idle = await askNvidia();
   for (const work of chosen) {
-    const before = await askNvidia();
+    await settled(idle);
     using device = await open();
     const size = options.sizes ?? (device.adapter.type === "gpu" ? "full" : "tiny");
     const measured = await work.measure(device, size, measuring);
-    const driverBytes = before && measured.driverBytes !== null
-      ? measured.driverBytes - before.usedBytes
+    const driverBytes = idle && measured.driverBytes !== null
+      ? measured.driverBytes - idle.usedBytes
       : null;
     const result: EndToEndTiming = { name: work.name, ...measured, driverBytes };
     found.push(result);

@@ -111,8 +111,8 @@ Deno.test("the clock is measured on GPUs, and nowhere else", async () => {
   assertEquals(clock !== null, hasClock(device));
   if (device.adapter.type === "software") assertEquals([clock, await warmUpOf(device)], [null, 0]);
   else assert(clock! > 100 && clock! < 10_000, `${clock} MHz`);
-  // 16,384 links of 4 cycles at 1 GHz.
-  assertEquals(Math.round(megahertzOf(0.065536)), 1000);
+  // 262,144 links of 4 cycles at 1 GHz.
+  assertEquals(Math.round(megahertzOf(1.048576)), 1000);
 });
 
 Deno.test("timeOp() gives the time of one run: more work takes longer, more repeats do not", async () => {

@@ -28,8 +28,8 @@ Deno.test("nibble bench --end-to-end prints a row for each work, and its kernels
   assertEquals([code, stderr], [0, ""]);
   assertMatch(stdout, /^work +shape +ms +min +max +tokens\/s +dispatches +cold ms/m);
   assertMatch(stdout, /^full gpt-d64 2x32 +batch=2 length=32 tiny +[\d.]+ /m);
-  assertMatch(stdout, /^kernel +dispatches +ms +share$/m);
-  assertMatch(stdout, /^matmul\S* +\d+ +[\d.]+ +[\d.]+ %$/m);
+  assertMatch(stdout, /^kernel +calls +ms +share +GFLOP\/s +GB\/s$/m);
+  assertMatch(stdout, /^matmul\S* +\d+ +[\d.]+ +[\d.]+ %/m);
 });
 
 Deno.test("nibble bench --json prints nothing but JSON, and --compare reads it again", async () => {
