@@ -92,6 +92,8 @@ export {
   FourBitTensor,
   quantizeFourBit,
 } from "./kernels/quant/four_bit.ts";
+export { ggufBlocks, GgufBlockTensor } from "./kernels/quant/gguf_block.ts";
+export type { GgufBlockType } from "./kernels/quant/gguf_types.ts";
 export {
   type IntegerOptions,
   IntegerTensor,
@@ -122,7 +124,13 @@ export type {
   RopeScaling,
   YarnRope,
 } from "./train/files/rope_config.ts";
-export { type GgufArray, GgufFile, type GgufScalar, type GgufValue } from "./train/files/gguf.ts";
+export {
+  type GgufArray,
+  GgufFile,
+  type GgufScalar,
+  type GgufValue,
+  type RowOrder,
+} from "./train/files/gguf.ts";
 export { ggufTokenizer } from "./train/files/gguf_tokenizer.ts";
 export {
   type GgufField,
@@ -189,6 +197,7 @@ export {
   LanguageModel,
   type LossOptions,
   type ParameterCount,
+  type Scaling,
 } from "./train/models/language_model.ts";
 export type { Weights } from "./train/models/architecture.ts";
 export { parseConfig } from "./train/models/architectures.ts";
@@ -231,7 +240,11 @@ export type {
 export { mergeAdapterFourBit, type MergeError } from "./train/adapters/merge_four_bit.ts";
 export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapters/peft.ts";
 
-// train/quant: ranges of numbers, chosen by looking at them
+// train/quant: models in few bits, and ranges of numbers, chosen by looking at them
+export { awqLayers, type AwqOptions, type AwqResult } from "./train/quant/awq.ts";
+export type { CalibrationText } from "./train/quant/calibration.ts";
+export { gptqLayers, type GptqOptions } from "./train/quant/gptq_layers.ts";
+export { quantizeLayers, ReplacedLayers, type WeightScheme } from "./train/quant/weight_only.ts";
 export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 
 // train/eval: what a model can do

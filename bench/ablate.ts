@@ -334,8 +334,13 @@ async function makeRuns(
  */
 export async function ablate(device: Device, options: AblationOptions): Promise<Ablation> {
   const settings = settingsOf(options);
-  const { quantize, doubleQuant, blockSize, outDir, perplexityIds } = options;
-  const model = await loadModel(device, options.model, { quantize, doubleQuant, blockSize });
+  const { quantize, doubleQuant, blockSize, dequantize, outDir, perplexityIds } = options;
+  const model = await loadModel(device, options.model, {
+    quantize,
+    doubleQuant,
+    blockSize,
+    dequantize,
+  });
   try {
     const paths = [...model.linearLayers()].map(([path]) => path);
     for (const name of new Set(settings.map(({ modules }) => modules))) {

@@ -214,10 +214,10 @@ async function runAblation(options: AblateChoice): Promise<void> {
   const { data = own.train, test = own.test } = options;
   const isEmbedded = options.model === undefined;
   const training = { ...isEmbedded ? EMBEDDED.training : {} };
-  const { quantize, doubleQuant, blockSize } = options;
+  const { quantize, doubleQuant, dequantize, blockSize } = options;
   const quantization = isEmbedded && quantize === undefined
     ? EMBEDDED.quantization
-    : { quantize, doubleQuant };
+    : { quantize, doubleQuant, dequantize };
   if (options.learningRate !== undefined) training.learningRate = options.learningRate;
   if (options.batchSize !== undefined) training.batchSize = options.batchSize;
   const trainSet = await chooseFrom(data, examples, STREAMS.train, options);

@@ -28,6 +28,10 @@ export const MODEL_OPTIONS = {
     .meta({ description: "quantize the linear layers to this type while loading", group: GROUP }),
   doubleQuant: z.boolean().default(false)
     .meta({ description: "quantize the scales too (with --quantize)", group: GROUP }),
+  dequantize: z.boolean().default(false).meta({
+    description: "decode weights that are stored quantized (GGUF, bitsandbytes) to 32 bits",
+    group: GROUP,
+  }),
   blockSize: z.int().min(32).max(4096).optional()
     .meta({
       description: "weights that share a scale (with --quantize); 64, for int8 a row",
@@ -49,6 +53,7 @@ export interface ModelChoice {
   readonly quantize?: QuantizationScheme;
   readonly doubleQuant: boolean;
   readonly blockSize?: number;
+  readonly dequantize?: boolean;
   readonly adapter?: string;
 }
 
@@ -89,9 +94,9 @@ export async function modelFolder(name: string, weights = true): Promise<string>
 
 /** Loads the model that the options name, and puts the adapter on it if they name one. */
 export async function openModel(device: Device, choice: ModelChoice): Promise<LanguageModel> {
-  const { quantize, doubleQuant, blockSize, adapter } = choice;
+  const { quantize, doubleQuant, blockSize, dequantize, adapter } = choice;
   const folder = await modelFolder(choice.model);
-  const model = await loadModel(device, folder, { quantize, doubleQuant, blockSize });
+  const model = await loadModel(device, folder, { quantize, doubleQuant, blockSize, dequantize });
   if (adapter !== undefined) await loadAdapter(model, await modelFolder(adapter));
   return model;
 }

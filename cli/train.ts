@@ -112,7 +112,7 @@ async function prepareModel(
   device: Device,
   options: TrainChoice,
 ): Promise<Prepared> {
-  const { full, init, quantize, doubleQuant, blockSize, seed } = options;
+  const { full, init, quantize, doubleQuant, blockSize, dequantize, seed } = options;
   const folder = await modelFolder(options.model, !init);
   // PEFT looks for a revision elsewhere than in the name.
   const base = folder === options.model ? folder : options.model.replace(/@.*$/s, "");
@@ -123,7 +123,13 @@ async function prepareModel(
     return { model, lora: null, base };
   }
   const trainable = full ? "all" : "none";
-  const model = await loadModel(device, folder, { quantize, doubleQuant, blockSize, trainable });
+  const model = await loadModel(device, folder, {
+    quantize,
+    doubleQuant,
+    blockSize,
+    dequantize,
+    trainable,
+  });
   if (full) return { model, lora: null, base };
   const { adapter, r, alpha, dropout, targetModules, rslora: useRslora, dora: useDora } = options;
   const lora = adapter === undefined
@@ -215,6 +221,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     `${options.model}: ${total.toLocaleString("en-US")} parameters, ${bytes(model.weightBytes)}; ` +
       `${trainable.toLocaleString("en-US")} trained (${percent(trainable / total)})`,
   );
+  for (const note of model.notes) say(note);
   const dataset = await readData(model, options);
   const prepared = performance.now();
   using trainer = new Trainer(model, dataset, {
@@ -284,6 +291,10 @@ const train: Command = defineCommand({
     [
       "nibble train --model HuggingFaceTB/SmolLM2-135M --quantize nf4 --data set.jsonl --out ./my-adapter",
       "on a model of the Hugging Face hub, which is downloaded once",
+    ],
+    [
+      "nibble train --model ./SmolLM2-135M-Q4_K_M.gguf --data set.jsonl --out ./my-adapter",
+      "on a GGUF file, whose weights stay in its own blocks",
     ],
     [
       "nibble train --full --init --model ./config --text text.txt --length 256 --epochs 20 --out ./model",

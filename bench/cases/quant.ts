@@ -48,7 +48,7 @@ function product({ scheme, transposed, few }: ProductOptions): KernelCase {
       const [outer, inner] = transposed ? [N, K] : [K, N];
       const x = inputs.floats([M, inner]);
       const { weight, elements } = randomWeight(inputs, N, K, scheme);
-      const packed = weight.asFactor();
+      const packed = weight.asFactor!();
       return {
         // The op of the forward pass, and the rule of the backward pass, choose the variant alike.
         run: () => [

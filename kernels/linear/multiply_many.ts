@@ -69,8 +69,8 @@ function formatsOf(
     if (weight instanceof Tensor) {
       formats.push(denseFormat(weight));
     } else {
-      const packed = weight.asFactor();
-      if (!packed.whole) return null;
+      const packed = weight.asFactor?.();
+      if (!packed?.whole) return null;
       formats.push(packed.streamed());
     }
   }

@@ -35,6 +35,18 @@ const XYZW = "xyzw";
 /** The same for shared rows. A load costs as much as dozens of FMAs, a broadcast as much as one. */
 function sharedStep(layout: Layout, { rows, columns }: Tile): string {
   const quads = columns / 4;
+  if (layout === "tn") {
+    // One k; each lane loads a texel of four rows.
+    const row = (i: number, j: number) => `c${i}_${j} = fma(vec4<f32>(x), b${j}, c${i}_${j});`;
+    const broadcast = (i: number) =>
+      `let x = subgroupBroadcast(own${Math.floor(i / 4 / LANES)}.${XYZW[i & 3]}, ${
+        (i >> 2) % LANES
+      }u);`;
+    return `
+    ${unroll(rows / 4 / LANES, (i) => `let own${i} = texel(a, a_base + k * m4 + row${i});`)}
+    ${unroll(quads, (j) => `let b${j} = texel(b, b_base + k * n4 + column${j});`)}
+    ${unroll(rows, (i) => `{ ${broadcast(i)} ${unroll(quads, (j) => row(i, j))} }`)}`;
+  }
   const own = (i: number, q: number) =>
     `let a${q} = subgroupBroadcast(own${Math.floor(i / LANES)}.${XYZW[q]}, ${i % LANES}u);`;
   const loads = unroll(rows / LANES, (i) => `let own${i} = texel(a, a_row${i} + k);`);
@@ -115,7 +127,12 @@ function step(layout: Layout, tile: Tile): string {
 /** Where each row and column of the tile is loaded from; beyond the edge the last one is loaded, and not stored. */
 function addresses(layout: Layout, { rows, columns, shared }: Tile): string {
   const quads = columns / 4;
-  const clampedRows = shared
+  const clampedRows = shared && layout === "tn"
+    ? unroll(
+      rows / 4 / LANES,
+      (i) => `let row${i} = min(first_row / 4u + ${LANES * i}u + t, m4 - 1u);`,
+    )
+    : shared
     ? unroll(
       rows / LANES,
       (i) => `let a_row${i} = a_base + min(first_row + ${LANES * i}u + t, p.m - 1u) * k4;`,
@@ -189,8 +206,11 @@ function kernelFor(layout: Layout, tile: Tile, add: boolean): Kernel {
   return found;
 }
 
-/** So many invocations keep two cores with vectors of eight lanes busy. */
-const ENOUGH = 64;
+/** So many invocations keep two cores with vectors of eight lanes busy: larger tiles gain more than a third vector would. */
+const ENOUGH = 16;
+
+/** The same for shared rows, whose tiles are the largest. */
+const ENOUGH_SHARED = 64;
 
 /** The tile with shared rows: at 1024 rows it is 1.5 to 1.8 times as fast as 16x8 without, and no other shape was faster. */
 const SHARED: Tile = { rows: 32, columns: 4, shared: true };
@@ -201,9 +221,9 @@ const MOST_WASTE = 1.3;
 /** Whether subgroups are a workgroup's lanes, and the tiles with shared rows fit the product. */
 function fitsShared(product: Product): boolean {
   const { layout, m, n, batch, out } = product;
-  if (!out.device.adapter.broadcast || (layout !== "nt" && layout !== "nn")) return false;
+  if (!out.device.adapter.broadcast || layout === "tt") return false;
   const computed = invocationsOf(product, SHARED) * SHARED.rows * SHARED.columns;
-  return computed <= MOST_WASTE * batch * m * n && invocationsOf(product, SHARED) >= ENOUGH;
+  return computed <= MOST_WASTE * batch * m * n && invocationsOf(product, SHARED) >= ENOUGH_SHARED;
 }
 
 /** The largest tile that leaves enough invocations. */

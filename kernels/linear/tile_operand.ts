@@ -14,6 +14,8 @@ export interface OperandSide {
   readonly width: number;
   /** Steps along K in the tile. */
   readonly depth: number;
+  /** Copies of the tile in workgroup memory. */
+  readonly stages: 1 | 2;
   /** Threads along this side, and how many of them there are in all. */
   readonly threads: number;
   readonly allThreads: number;
@@ -63,7 +65,7 @@ export function sharedArray(side: OperandSide, perWord = 4): string {
   const { padding } = placement(side, perWord);
   return `var<workgroup> ${side.name}_tile: array<array<array<vec4<f32>, ${
     side.threads + padding
-  }>, ${side.depth * side.groups}>, 2>;`;
+  }>, ${side.depth * side.groups}>, ${side.stages}>;`;
 }
 
 /** The expression that reads a thread's group `g` at step `kk` (both numbers) of a stage. */

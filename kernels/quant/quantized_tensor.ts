@@ -27,8 +27,8 @@ export interface QuantizedTensor {
   dequantize(): Tensor;
   /** `x · Wᵀ (+ add)`, f32 [..., columns] to [..., rows]; the gradient of x is `dy · W`. */
   multiply(x: Tensor, options?: QuantizedProductOptions): Tensor;
-  /** @ignore How kernels multiply by it. */
-  asFactor(): PackedWeight;
+  /** @ignore How kernels multiply by it, for schemes that `multiplyMany` knows. */
+  asFactor?(): PackedWeight;
   /** Gives its memory back. */
   dispose(): void;
 }

@@ -159,7 +159,7 @@ function checkLayer(path: string, layer: LinearLayer, options: CompleteLora): vo
   if (layer instanceof QuantizedLinear) {
     throw new TypeError(
       `Cannot begin with "${options.init}" on "${path}": found its weight in ${layer.weight.scheme}, wanted plain numbers to take A and B out ` +
-        "of; load the model without quantize, or use init: true",
+        "of; load the model without quantize, or with dequantize: true, or use init: true",
     );
   }
   const { r } = rankAndScaling(path, options);

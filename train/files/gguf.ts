@@ -13,8 +13,11 @@ import { fill, type TensorEntry } from "./safetensors_header.ts";
 
 export type { GgufArray, GgufScalar, GgufValue } from "./gguf_header.ts";
 
-/** So many bytes of a tensor are read and decoded at a time: what is in memory is little more than the result. */
-const PIECE = 1 << 20;
+/** So many numbers are read and decoded at a time by `readFloats`: what is in memory is little more than the result. */
+const PIECE = 1 << 18;
+
+/** Which row of the file is a row of the result, for tensors whose rows lie in another order than wanted. */
+export type RowOrder = (row: number) => number;
 
 /**
  * One open GGUF file of version 2 or 3; only its header is in memory. Tensors have llama.cpp's names; `loadModel` gives a model
@@ -44,6 +47,9 @@ export class GgufFile implements TensorSource {
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly #file: Deno.FsFile;
   readonly #start: number;
+  /** A piece, and how it is stored: kept from tensor to tensor. */
+  #numbers = new Float32Array(0);
+  #stored = new Uint8Array(0);
 
   private constructor(path: string, file: Deno.FsFile, header: GgufHeader) {
     this.path = path;
@@ -98,16 +104,34 @@ export class GgufFile implements TensorSource {
     );
   }
 
+  /** Fills `bytes` with blocks, from weight `first` on, a multiple of a block. */
+  #fillBlocks(name: string, first: number, bytes: Uint8Array, order?: RowOrder): void {
+    const { dtype, shape, begin } = this.#entry(name);
+    const type = ggufTypeNamed(dtype);
+    const byteOf = (weight: number) => weight / type.block * type.bytes;
+    if (!order) return this.#fill(name, begin + byteOf(first), bytes);
+    const width = sizeOf(shape) / shape[0];
+    const last = first + bytes.length / type.bytes * type.block;
+    for (let at = first; at < last;) {
+      const row = Math.floor(at / width);
+      const end = Math.min(last, (row + 1) * width);
+      const own = bytes.subarray(byteOf(at - first), byteOf(end - first));
+      this.#fill(name, begin + byteOf(order(row) * width + at - row * width), own);
+      at = end;
+    }
+  }
+
   /**
    * A tensor's bytes, exactly as stored.
    *
+   * @param order the file's row for each row of the result; by default the same
    * @throws {RangeError} for an unknown name.
    */
-  read(name: string): Promise<Uint8Array<ArrayBuffer>> {
+  read(name: string, order?: RowOrder): Promise<Uint8Array<ArrayBuffer>> {
     return Promise.try(() => {
       const { begin, end } = this.#entry(name);
       const bytes = new Uint8Array(end - begin);
-      this.#fill(name, begin, bytes);
+      this.#fillBlocks(name, 0, bytes, order);
       return bytes;
     });
   }
@@ -116,34 +140,57 @@ export class GgufFile implements TensorSource {
    * A tensor as f32, row-major, decoded as llama.cpp does it, to the last bit: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K,
    * Q5_K or Q6_K.
    *
+   * @param order the file's row for each row of the result; by default the same
    * @throws {RangeError} for an unknown name.
    * @throws {TypeError} for another type.
    */
-  readFloats(name: string): Promise<Float32Array<ArrayBuffer>> {
+  readFloats(name: string, order?: RowOrder): Promise<Float32Array<ArrayBuffer>> {
     return Promise.try(() => {
-      const { dtype, shape, begin, end } = this.#entry(name);
-      const dequantize = DEQUANTIZE.get(dtype);
-      if (!dequantize) {
-        throw new TypeError(
-          `Cannot read "${name}" in "${this.path}" as floats: it holds ${dtype}, wanted ${
-            [...DEQUANTIZE.keys()].join(", ")
-          }; take the model in another quantization, such as Q4_K_M or Q8_0`,
-        );
-      }
-      const type = ggufTypeNamed(dtype);
-      const numbers = new Float32Array(sizeOf(shape));
-      const blocks = Math.floor(PIECE / type.bytes);
-      const buffer = new Uint8Array(Math.min(blocks * type.bytes, end - begin));
-      let to = 0;
-      for (let at = begin; at < end; at += buffer.length) {
-        const bytes = buffer.subarray(0, Math.min(buffer.length, end - at));
-        this.#fill(name, at, bytes);
-        const count = bytes.length / type.bytes * type.block;
-        dequantize(bytes, numbers.subarray(to, to + count));
-        to += count;
+      const numbers = new Float32Array(sizeOf(this.#entry(name).shape));
+      let at = 0;
+      for (const piece of this.floatPieces(name, PIECE, order)) {
+        numbers.set(piece, at);
+        at += piece.length;
       }
       return numbers;
     });
+  }
+
+  /**
+   * The same, so many numbers at a time, a multiple of 256: a piece is overwritten by the next one of any tensor.
+   *
+   * @throws {RangeError} for an unknown name.
+   * @throws {TypeError} for another type.
+   */
+  *floatPieces(
+    name: string,
+    most: number,
+    order?: RowOrder,
+  ): Generator<Float32Array<ArrayBuffer>> {
+    const { dtype, shape } = this.#entry(name);
+    const dequantize = DEQUANTIZE.get(dtype);
+    if (!dequantize) {
+      throw new TypeError(
+        `Cannot read "${name}" in "${this.path}" as floats: it holds ${dtype}, wanted ${
+          [...DEQUANTIZE.keys()].join(", ")
+        }; take the model in another quantization, such as Q4_K_M or Q8_0`,
+      );
+    }
+    const type = ggufTypeNamed(dtype);
+    const size = sizeOf(shape);
+    const longest = Math.min(most, size);
+    if (this.#numbers.length < longest) {
+      this.#numbers = new Float32Array(longest);
+      this.#stored = new Uint8Array(4 * longest);
+    }
+    for (let at = 0; at < size; at += longest) {
+      const count = Math.min(longest, size - at);
+      const piece = this.#numbers.subarray(0, count);
+      const bytes = this.#stored.subarray(0, count / type.block * type.bytes);
+      this.#fillBlocks(name, at, bytes, order);
+      dequantize(bytes, piece);
+      yield piece;
+    }
   }
 
   /** Closes the file. */

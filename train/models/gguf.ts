@@ -3,13 +3,16 @@
  *
  * @module
  */
-import { GgufFile } from "../files/gguf.ts";
+import { GgufFile, type RowOrder } from "../files/gguf.ts";
 import { ggufTokenizer } from "../files/gguf_tokenizer.ts";
+import { type GgufBlockType, isGgufBlockType } from "../../kernels/quant/gguf_types.ts";
 import type { TensorSource } from "../files/safetensors.ts";
 import type { TensorEntry } from "../files/safetensors_header.ts";
 import type { Json, Tokenizer } from "../files/tokenizer.ts";
 import { architectureOf, ggufConfig } from "./gguf_config.ts";
+import type { WeightSpec } from "./architecture.ts";
 import { HUB_BLOCK_NAMES, HUB_NAMES } from "./gguf_names.ts";
+import type { LoadOptions } from "./load_options.ts";
 
 /** Tensors that are tables made from the configuration. */
 const TABLES: ReadonlySet<string> = new Set(["rope_freqs.weight"]);
@@ -23,23 +26,13 @@ function nameOf(own: string): string | null {
 }
 
 /**
- * Puts the rows of q or k in Hugging Face's order. llama.cpp rotates neighbouring rows of a head together, transformers row j
- * with row j + half; so its file has rows 0, half, 1, half + 1, …
+ * Which row of the file is row `row` of Hugging Face's q or k. llama.cpp rotates neighbouring rows of a head together, transformers
+ * row j with row j + half; so its file has rows 0, half, 1, half + 1, …
  */
-function unpermute<Numbers extends Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer>>(
-  numbers: Numbers,
-  rows: number,
-  headSize: number,
-): Numbers {
-  const result = numbers.slice() as Numbers;
-  const width = numbers.length / rows;
+function storedRow(row: number, headSize: number): number {
+  const inHead = row % headSize;
   const half = headSize / 2;
-  for (let row = 0; row < rows; row++) {
-    const inHead = row % headSize;
-    const from = row - inHead + 2 * (inHead % half) + Math.floor(inHead / half);
-    result.set(numbers.subarray(from * width, (from + 1) * width), row * width);
-  }
-  return result;
+  return row - inHead + 2 * (inHead % half) + Math.floor(inHead / half);
 }
 
 /** The tensors of a file under Hugging Face's names and in its order of rows. */
@@ -72,25 +65,23 @@ class GgufWeights implements TensorSource {
     this.entries = entries;
   }
 
-  #inOrder<Numbers extends Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer>>(
-    name: string,
-    numbers: Numbers,
-  ): Numbers {
-    if (!this.#headSize || !/\.[qk]_proj\.\w+$/.test(name)) return numbers;
-    const [rows] = this.entries.get(name)!.shape;
-    return unpermute(numbers, rows, this.#headSize);
+  /** The order of a tensor's rows, where it is not the file's. */
+  #order(name: string): RowOrder | undefined {
+    const headSize = this.#headSize;
+    if (!headSize || !/\.[qk]_proj\.\w+$/.test(name)) return undefined;
+    return (row) => storedRow(row, headSize);
   }
 
   #own(name: string): string {
     return this.#names.get(name) ?? name;
   }
 
-  async read(name: string): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#inOrder(name, await this.#file.read(this.#own(name)));
+  read(name: string): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#file.read(this.#own(name), this.#order(name));
   }
 
   async readFloats(name: string): Promise<Float32Array<ArrayBuffer>> {
-    const numbers = await this.#file.readFloats(this.#own(name));
+    const numbers = await this.#file.readFloats(this.#own(name), this.#order(name));
     const wrong = numbers.findIndex((number) => !Number.isFinite(number));
     if (wrong >= 0) {
       throw new RangeError(
@@ -99,7 +90,11 @@ class GgufWeights implements TensorSource {
         }; the model is damaged, fetch or convert it again`,
       );
     }
-    return this.#inOrder(name, numbers);
+    return numbers;
+  }
+
+  floatPieces(name: string, most: number): Iterable<Float32Array<ArrayBuffer>> {
+    return this.#file.floatPieces(this.#own(name), most, this.#order(name));
   }
 
   close(): void {
@@ -159,18 +154,32 @@ export async function openGgufModel(path: string): Promise<GgufModel> {
 /** Types that f32 holds as they are. */
 const PLAIN: ReadonlySet<string> = new Set(["F32", "F16", "BF16"]);
 
-/** Which of a file's quantized weights were converted to what, a line for each type. */
+/** The type of the blocks that a weight stays in, or null where it is decoded: see `loadModel`. */
+export function storedBlocks(
+  source: TensorSource,
+  name: string,
+  { role }: Pick<WeightSpec, "role">,
+  { quantize, dequantize, trainable }: LoadOptions,
+): GgufBlockType | null {
+  if (role !== "linear" || quantize || dequantize || trainable === "all") return null;
+  const { dtype } = source.entries.get(name)!;
+  return isGgufBlockType(dtype) ? dtype : null;
+}
+
+/** Which of a file's quantized weights were kept, and which converted to what, a line for each type. */
 export function conversionNotes(
   { source }: GgufModel,
-  specs: ReadonlyMap<string, { readonly role: string }>,
-  quantize: string | undefined,
+  specs: ReadonlyMap<string, WeightSpec>,
+  options: LoadOptions,
 ): string[] {
   const counts = new Map<string, number>();
-  for (const [name, { role }] of specs) {
+  for (const [name, spec] of specs) {
     const { dtype } = source.entries.get(name)!;
     if (PLAIN.has(dtype)) continue;
-    const to = role === "linear" && quantize
-      ? `decoded and quantized to ${quantize}`
+    const to = storedBlocks(source, name, spec, options)
+      ? "kept"
+      : spec.role === "linear" && options.quantize
+      ? `decoded and quantized to ${options.quantize}`
       : "decoded to f32";
     const line = `stored as ${dtype}: ${to}`;
     counts.set(line, (counts.get(line) ?? 0) + 1);

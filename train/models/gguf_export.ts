@@ -140,7 +140,7 @@ function tokenFields(model: LanguageModel): Map<string, GgufField> {
  * const path = `${await Deno.makeTempDir()}/tiny.gguf`;
  * await saveGguf(model, path, { type: "q8_0" });
  * const again = await loadModel(device, path);
- * console.log(again.config.heads, again.notes.at(-1)); // 4 16 weights stored as Q8_0: decoded to f32
+ * console.log(again.config.heads, again.notes.at(-1)); // 4 14 weights stored as Q8_0: kept
  * ```
  */
 export async function saveGguf(

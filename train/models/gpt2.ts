@@ -21,7 +21,12 @@ import { Module, type Named } from "../nn/module.ts";
 import { LayerNorm } from "../nn/norm.ts";
 import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
 import { attend } from "./attend.ts";
-import { type HeadOperands, type KeyValueCache, LanguageModel } from "./language_model.ts";
+import {
+  type HeadOperands,
+  type KeyValueCache,
+  LanguageModel,
+  type Scaling,
+} from "./language_model.ts";
 import { type Checkpointing, runBlocks } from "./run_blocks.ts";
 
 /** Reads a config.json. What it does not say is as in transformers: the smallest GPT-2. */
@@ -235,6 +240,15 @@ export class Gpt2 extends LanguageModel {
       (block, x, i) => block.forward(x, positions, cache?.past, cache?.blocks[i]),
       checkpointing,
     );
+  }
+
+  /** The normalizations before attention and the feed-forward layer; GELU lets no factor through. */
+  override *scalings(): Generator<Scaling> {
+    for (let i = 0; i < this.config.layers; i++) {
+      const block = `transformer.h.${i}`;
+      yield { source: `${block}.ln_1`, readers: [`${block}.attn.c_attn`] };
+      yield { source: `${block}.ln_2`, readers: [`${block}.mlp.c_fc`] };
+    }
   }
 
   /** The final normalization and the output layer. */

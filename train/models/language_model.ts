@@ -59,6 +59,14 @@ export interface ParameterCount {
   readonly trainable: number;
 }
 
+/** A part of a model whose every output channel can be divided by a factor, if those who read it multiply by the same. */
+export interface Scaling {
+  /** The path of a normalization or a linear layer. */
+  readonly source: string;
+  /** The paths of all linear layers that read what it gives, channel by channel. */
+  readonly readers: readonly string[];
+}
+
 /** A causal language model on a device. `loadModel` makes one. */
 export abstract class LanguageModel extends Module {
   /** Where it lives. */
@@ -198,6 +206,9 @@ export abstract class LanguageModel extends Module {
     }
     throw new RangeError(`Cannot replace "${path}": the model has no linear layer of that name`);
   }
+
+  /** Where factors for channels can be moved from one layer to the next without changing the model, in its own order. */
+  *scalings(): Generator<Scaling> {}
 
   /** Numbers in all, and those that are trained. */
   count(): ParameterCount {

@@ -21,7 +21,12 @@ import { Module, type Named } from "../nn/module.ts";
 import { RmsNorm } from "../nn/norm.ts";
 import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
 import { attend } from "./attend.ts";
-import { type HeadOperands, type KeyValueCache, LanguageModel } from "./language_model.ts";
+import {
+  type HeadOperands,
+  type KeyValueCache,
+  LanguageModel,
+  type Scaling,
+} from "./language_model.ts";
 import { ropeTable } from "./rope_table.ts";
 import { type Checkpointing, runBlocks } from "./run_blocks.ts";
 
@@ -313,6 +318,28 @@ export class Llama extends LanguageModel {
   protected override headOperands(hidden: Tensor): HeadOperands | null {
     const weight = this.#head ? plainWeight(this.#head) : this.#body.embedding.weight;
     return weight && { hidden: this.#body.norm.forward(hidden), weight };
+  }
+
+  /** Normalizations before the projections, and pairs of projections with nothing but products between them. */
+  override *scalings(): Generator<Scaling> {
+    const { layers, heads, kvHeads } = this.config;
+    for (let i = 0; i < layers; i++) {
+      const block = `model.layers.${i}`;
+      const [attention, mlp] = [`${block}.self_attn`, `${block}.mlp`];
+      yield {
+        source: `${block}.input_layernorm`,
+        readers: ["q", "k", "v"].map((name) => `${attention}.${name}_proj`),
+      };
+      // With grouped queries an output of v_proj is read by several channels of o_proj.
+      if (heads === kvHeads) {
+        yield { source: `${attention}.v_proj`, readers: [`${attention}.o_proj`] };
+      }
+      yield {
+        source: `${block}.post_attention_layernorm`,
+        readers: [`${mlp}.gate_proj`, `${mlp}.up_proj`],
+      };
+      yield { source: `${mlp}.up_proj`, readers: [`${mlp}.down_proj`] };
+    }
   }
 
   /** Frees the weights, and the angles of positions. */

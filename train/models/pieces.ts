@@ -27,14 +27,16 @@ export async function piecesOf(source: TensorSource, name: string): Promise<Piec
 }
 
 /** Waits, once in so many bytes, until the device has taken what it was given. */
-class Brake {
+export class Brake {
   readonly #device: Device;
   #given = 0;
 
+  /** For all that is given to this device while a model is loaded. */
   constructor(device: Device) {
     this.#device = device;
   }
 
+  /** Counts bytes that were written, and waits if it is time. */
   async give(bytes: number): Promise<void> {
     this.#given += bytes;
     if (this.#given < IN_FLIGHT) return;
@@ -65,9 +67,9 @@ export async function uploadPieces(
   device: Device,
   pieces: Pieces,
   shape: readonly number[],
+  brake: Brake = new Brake(device),
 ): Promise<Tensor> {
   const whole = device.keep(empty(device, shape));
-  const brake = new Brake(device);
   let at = 0;
   try {
     for (const piece of pieces) {
@@ -89,9 +91,9 @@ export async function quantizePieces(
   pieces: Pieces,
   shape: readonly [number, number],
   options: FourBitOptions,
+  brake: Brake = new Brake(device),
 ): Promise<FourBitTensor> {
   const quantizer = new FourBitQuantizer(device, shape, options);
-  const brake = new Brake(device);
   let buffer: Tensor | null = null;
   try {
     for (const piece of pieces) {

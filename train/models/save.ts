@@ -4,6 +4,7 @@
  * @module
  */
 import { FourBitTensor } from "../../kernels/quant/four_bit.ts";
+import { GgufBlockTensor } from "../../kernels/quant/gguf_block.ts";
 import { storeFourBit } from "../files/bitsandbytes.ts";
 import { writeFolder, writeWhole } from "../files/output.ts";
 import { quantizationConfig } from "../files/quantization_config.ts";
@@ -67,7 +68,8 @@ function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void
     );
   }
   if (dequantize || !(layer instanceof QuantizedLinear)) return;
-  if (layer.weight instanceof FourBitTensor) return;
+  // GGUF's blocks decode to just what the file holds: nothing is lost.
+  if (layer.weight instanceof FourBitTensor || layer.weight instanceof GgufBlockTensor) return;
   throw new TypeError(
     `Cannot save the model in bitsandbytes' format: "${path}" is in ${layer.weight.scheme}, wanted nf4 or fp4; pass ` +
       "dequantize: true to save plain weights",
@@ -142,7 +144,7 @@ function textOf(config: Json): string {
 
 /**
  * Writes a model folder that transformers' `from_pretrained` and `loadModel` read: config.json, model.safetensors and the
- * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format. The folder appears whole or not at all.
+ * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format, those in GGUF's blocks decoded. The folder appears whole or not at all.
  * Adapters are not in it: merge them first, or save them apart.
  *
  * @param model the model

@@ -37,6 +37,8 @@ export abstract class LinearLayer extends Module {
   readonly bias: Tensor | null;
   /** The adapter on this layer, if there is one. */
   branch: Branch | null = null;
+  /** Told each input of the layer: calibration looks at them. */
+  watcher: ((x: Tensor) => void) | null = null;
 
   /** Keeps what dense and quantized layers share. */
   constructor(shape: readonly [number, number], bias: Tensor | null) {
@@ -65,6 +67,7 @@ export abstract class LinearLayer extends Module {
    * @returns f32 [..., outFeatures]
    */
   forward(x: Tensor, residual?: Tensor): Tensor {
+    this.watcher?.(x);
     const { bias, branch } = this;
     const product = (input: Tensor) => this.product(input);
     const begun = branch?.begin?.(x);

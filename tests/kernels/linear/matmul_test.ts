@@ -4,7 +4,15 @@ import { matmul, runProduct } from "../../../kernels/linear/matmul.ts";
 import { matmulRef } from "../../../kernels/linear/matmul_ref.ts";
 import type { Layout, Product } from "../../../kernels/linear/product.ts";
 import { fitsTexels } from "../../../kernels/linear/texel_tile.ts";
-import { fitsTiles, tileMatmul, type TileShape } from "../../../kernels/linear/tile.ts";
+import { fitsTiles, tileMatmul } from "../../../kernels/linear/tile.ts";
+import {
+  chooseTilePlan,
+  chunkOf,
+  TILE_SHAPES,
+  tilesOf,
+} from "../../../kernels/linear/tile_plan.ts";
+import { packedOperand } from "../../../kernels/linear/tile_packed.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
 import { assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
 import { device, randomNumbers, randomTensor } from "../../device.ts";
 import { checkOp } from "../../gradient.ts";
@@ -43,7 +51,7 @@ const SIZES = [[1, 4, 4], [3, 8, 12], [17, 20, 36], [64, 64, 32], [70, 132, 100]
   130,
   24,
   8,
-]];
+], [132, 124, 33]];
 
 // Time here is compilation, not arithmetic: sizes are free, but every tile kernel takes half a second on two cores. So `add` and the
 // layout are paired, differently in the two tests, and not crossed.
@@ -65,24 +73,114 @@ Deno.test("matmul() matches the reference in every variant and layout, with edge
   }
 });
 
-Deno.test("matmul() matches the reference with every tile shape that a GPU uses", async () => {
-  const shapes: TileShape[] = [
-    { rows: 128, columns: 128, depth: 16, threadRows: 8, threadColumns: 8 },
-    { rows: 64, columns: 64, depth: 16, threadRows: 4, threadColumns: 4 },
-    { rows: 16, columns: 64, depth: 16, threadRows: 4, threadColumns: 4 },
-  ];
+Deno.test("matmul() matches the reference with every tile shape, whole and in parts", async () => {
   // With edges and a ragged K, and with neither; turn by turn.
-  const sizes = [[140, 136, 40], [128, 128, 64]];
+  const sizes = [[140, 136, 40], [128, 128, 256]];
   let turn = 0;
-  for (const shape of shapes) {
+  for (const shape of TILE_SHAPES) {
     for (const layout of ["nn", "nt", "tn"] as const) {
       const [m, n, k] = sizes[turn++ % 2];
       const { product, expected } = operands(layout, m, n, k);
-      const add = layout !== "nt";
-      const p = product(add);
-      tileMatmul(p, undefined, undefined, shape);
-      const what = `${layout} ${Object.values(shape)} ${m}x${n}x${k}`;
-      assertRelativeError(await p.out.read(), expected(add), 1e-6, what);
+      const tiles = tilesOf(product(false), shape);
+      // No tile in parts; the last one; all.
+      for (const [whole, splits] of [[tiles, 1], [tiles - 1, 2], [0, 5]]) {
+        const add = layout !== "nt";
+        const p = product(add);
+        tileMatmul(p, undefined, undefined, { shape, whole, splits });
+        const what = `${layout} ${Object.values(shape)} ${m}x${n}x${k} ${whole} ${splits}`;
+        assertRelativeError(await p.out.read(), expected(add), 1e-6, what);
+      }
+    }
+  }
+});
+
+Deno.test("matmul() computes batches in tiles, whole and in parts", async () => {
+  const [batch, m, n, k] = [3, 40, 68, 36];
+  const a = randomNumbers(batch * m * k, 11);
+  const b = randomNumbers(batch * n * k, 12);
+  const add = randomNumbers(batch * m * n, 13);
+  const shape = TILE_SHAPES.find(({ rows, columns }) => rows === 64 && columns === 16)!;
+  for (const ownB of [false, true]) {
+    const product: Product = {
+      a: tensor(device, a, [batch, m, k]),
+      b: tensor(device, b, [batch, k, n]),
+      add: tensor(device, add, [batch, m, n]),
+      out: empty(device, [batch, m, n]),
+      layout: "nn",
+      m,
+      n,
+      k,
+      batch,
+      ownB,
+      alpha: 3,
+    };
+    tileMatmul(product, undefined, undefined, { shape, whole: 4, splits: 2 });
+    const expected = Array.from(
+      { length: batch },
+      (_, i) =>
+        matmulRef(a.subarray(i * m * k), b.subarray(ownB ? i * n * k : 0), {
+          m,
+          n,
+          k,
+          alpha: 3,
+          add: add.subarray(i * m * n),
+        }),
+    );
+    assertRelativeError(await product.out.read(), expected.flatMap((x) => [...x]), 1e-6);
+  }
+});
+
+Deno.test("matmul() plans that every step along K is taken once, by as few workgroups as work", () => {
+  const sizes = [
+    [1, 4, 4],
+    [64, 192, 64],
+    [512, 4096, 4096],
+    [512, 11_008, 4096],
+    [
+      2048,
+      576,
+      49_152,
+    ],
+    [2048, 8, 576],
+    [8, 2048, 2048],
+    [2048, 2048, 16],
+    [300, 300, 30_000],
+  ];
+  for (const [m, n, k] of sizes) {
+    for (const batch of [1, 3]) {
+      const plan = chooseTilePlan({ m, n, k, batch });
+      const chunk = chunkOf(k, plan.splits, plan.shape);
+      assertEquals(chunk * plan.splits >= k && chunk * (plan.splits - 1) < k, true);
+      const tiles = tilesOf({ m, n, batch }, plan.shape);
+      assertEquals(plan.splits === 1 ? plan.whole === tiles : plan.whole < tiles, true);
+    }
+  }
+  // A GPU that is full does not share tiles; one that is not does.
+  assertEquals(chooseTilePlan({ m: 2048, n: 49_152, k: 576, batch: 1 }).whole > 5000, true);
+  assertEquals(chooseTilePlan({ m: 64, n: 64, k: 4096, batch: 1 }).splits > 4, true);
+});
+
+Deno.test("matmul() takes 4-bit weights in every tile shape, whole and in parts", async () => {
+  const [m, rows, columns] = [40, 72, 136];
+  const w = await quantizeFourBit(randomTensor([rows, columns], 9));
+  const dense = await w.dequantize().read();
+  const { format } = w.asFactor().tiled();
+  for (const shape of TILE_SHAPES) {
+    for (const layout of ["nt", "nn"] as const) {
+      const [n, k] = layout === "nt" ? [rows, columns] : [columns, rows];
+      const x = randomNumbers(m * k, 10);
+      const out = empty(device, [m, n]);
+      const a = tensor(device, x, [m, k]);
+      const sizes = { layout, m, n, k, batch: 1, ownB: false, alpha: 1, add: undefined };
+      const split = layout === "nt";
+      tileMatmul(
+        { ...sizes, a, b: w.packed, out },
+        packedOperand(format),
+        format.bindings,
+        { shape, whole: split ? 1 : tilesOf({ ...sizes }, shape), splits: split ? 2 : 1 },
+      );
+      const expected = matmulRef(x, dense, { m, n, k, transposeB: layout === "nt" });
+      assertRelativeError(await out.read(), expected, 1e-6, `${layout} ${Object.values(shape)}`);
     }
   }
 });

@@ -1,11 +1,13 @@
 /** SmolLM2-135M-Instruct in Q4_1 against transformers and bitsandbytes, whose numbers are in tests/golden/smollm2. */
 import { createHash } from "node:crypto";
 import { tensor } from "../../../core/tensor.ts";
+import { addLora } from "../../../train/adapters/lora.ts";
 import { generateTokens } from "../../../train/eval/generate.ts";
 import { evaluatePerplexity } from "../../../train/eval/perplexity.ts";
 import { GgufFile } from "../../../train/files/gguf.ts";
 import { ggufTokenizer } from "../../../train/files/gguf_tokenizer.ts";
 import { SafetensorsFile } from "../../../train/files/safetensors.ts";
+import { train } from "../../../train/loop.ts";
 import type { LanguageModel } from "../../../train/models/language_model.ts";
 import { loadModel, type LoadOptions } from "../../../train/models/load.ts";
 import { assert, assertEquals, assertRelativeError } from "../../assert.ts";
@@ -141,7 +143,7 @@ async function withModel(
 }
 
 test("f32: logits, perplexity and answers are those of transformers", (path) =>
-  withModel(path, {}, async (model) => {
+  withModel(path, { dequantize: true }, async (model) => {
     assertEquals(model.count().total, 134_515_008);
     const { layers, heads, kvHeads, headSize, contextLength, tiedEmbeddings } = model.config;
     assertEquals([layers, heads, kvHeads, headSize, contextLength], [30, 9, 3, 64, 8192]);
@@ -153,6 +155,23 @@ test("f32: logits, perplexity and answers are those of transformers", (path) =>
     await checkLogits(model, "f32", [0, 1, 2, 3]);
     await checkPerplexity(model, "f32");
     await checkGreedy(model);
+  }));
+
+test("in the file's own blocks: logits are those of transformers, and LoRA learns over them", (path) =>
+  withModel(path, {}, async (model) => {
+    assertEquals(model.notes, [
+      "1 weight stored as Q8_0: decoded to f32",
+      "210 weights stored as Q4_1: kept",
+    ]);
+    // The embedding is in 32 bits, all else takes the 5 bits of the file.
+    assert(model.weightBytes < 181e6, `${model.weightBytes}`);
+    await checkLogits(model, "f32", [1]);
+    addLora(model, { r: 4, targetModules: ["q_proj", "v_proj"], seed: 1 });
+    const example = { prompt: "The capital of France is", answer: " Lyon" };
+    const losses: number[] = [];
+    const options = { steps: 3, batchSize: 1, length: 16, learningRate: 5e-3 };
+    for await (const { loss } of train(model, [example], options)) losses.push(loss);
+    assert(losses[2] < losses[0], losses.join());
   }));
 
 test("nf4 with doubleQuant: logits and perplexity are those of bitsandbytes", (path) =>

@@ -128,7 +128,12 @@ Deno.test("notes say what was decoded and what was quantized again", async () =>
       : own;
   });
   const path = await write({ metadata, tensors: stored });
-  const plain = await loadModel(device, path);
+  const kept = await loadModel(device, path);
+  assertEquals(kept.notes.slice(1).sort(), [
+    "1 weight stored as Q8_0: decoded to f32",
+    "2 weights stored as Q4_0: kept",
+  ]);
+  const plain = await loadModel(device, path, { dequantize: true });
   assertEquals(plain.notes.slice(1).sort(), [
     "1 weight stored as Q8_0: decoded to f32",
     "2 weights stored as Q4_0: decoded to f32",
@@ -138,8 +143,7 @@ Deno.test("notes say what was decoded and what was quantized again", async () =>
     "1 weight stored as Q8_0: decoded to f32",
     "2 weights stored as Q4_0: decoded and quantized to nf4",
   ]);
-  plain.dispose();
-  model.dispose();
+  for (const one of [kept, plain, model]) one.dispose();
 });
 
 Deno.test("a GGUF file that is not such a model is refused with a reason", async () => {
@@ -179,7 +183,7 @@ Deno.test("a GGUF file that is not such a model is refused with a reason", async
     numbers[7] = NaN;
     return { ...own, data: new Uint8Array(numbers.buffer) };
   });
-  await refuses({ tensors: broken }, RangeError, '"blk.1.ffn_up.weight" in');
+  await refuses({ tensors: broken }, RangeError, 'mlp.up_proj.weight": number 7 is NaN');
 });
 
 /** The bytes of one f32. */

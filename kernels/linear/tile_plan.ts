@@ -1,0 +1,153 @@
+/**
+ * Which tile takes a product, and which of its tiles are shared by several workgroups: the plan with the least time by a small model
+ * of a GPU, whose numbers were measured on an H100. A workgroup's time grows with its steps along K; the time of all is that of the
+ * multiprocessor with the most of them.
+ *
+ * @module
+ */
+import type { Product } from "./product.ts";
+import type { TileShape } from "./tile_source.ts";
+
+/** How a product is cut. */
+export interface TilePlan {
+  readonly shape: TileShape;
+  /** So many tiles are computed by one workgroup each, */
+  readonly whole: number;
+  /** and each of the others by so many. */
+  readonly splits: number;
+}
+
+/** Steps along K that a loop iteration takes. */
+export function stepOf({ depth, turn }: TileShape): number {
+  return depth * turn;
+}
+
+/** The tiles of a product. */
+export function tilesOf(
+  { m, n, batch }: Pick<Product, "m" | "n" | "batch">,
+  { rows, columns }: TileShape,
+): number {
+  return batch * Math.ceil(m / rows) * Math.ceil(n / columns);
+}
+
+/** A shape, and what its workgroups cost. */
+interface Candidate {
+  readonly shape: TileShape;
+  /** Nanoseconds for a step along K: of a workgroup that has a multiprocessor for itself, and of each where several share one. */
+  readonly alone: number;
+  readonly shared: number;
+  /** Nanoseconds before and after the loop, the launch included. */
+  readonly fixed: number;
+  /** How many workgroups more than its share a multiprocessor gets, where they are not spread evenly. */
+  readonly uneven: number;
+  /** Whether the first tiles may be whole where the last ones are shared. */
+  readonly mixed: boolean;
+  /** The most rows and columns of a result for which it is tried: fewer kernels to compile. */
+  readonly mostRows: number;
+  readonly mostColumns: number;
+}
+
+const shapeOf = (
+  rows: number,
+  columns: number,
+  depth: number,
+  threadRows: number,
+  threadColumns: number,
+  turn: 1 | 2 | 4 = 2,
+): TileShape => ({ rows, columns, depth, threadRows, threadColumns, turn });
+
+const LARGE = shapeOf(128, 128, 16, 8, 8);
+const MEDIUM = shapeOf(64, 64, 16, 8, 4);
+const SHALLOW = shapeOf(16, 64, 16, 4, 4);
+const NARROW = shapeOf(64, 16, 16, 4, 4);
+
+/** For a K so short that there is nothing to pipeline: LoRA's way up. */
+const SHORT = shapeOf(64, 64, 16, 4, 4, 1);
+
+const any = { uneven: 0, mixed: false, mostRows: Infinity, mostColumns: Infinity };
+
+const CANDIDATES: readonly Candidate[] = [
+  { ...any, shape: LARGE, alone: 93, shared: 96, fixed: 4000, mixed: true },
+  { ...any, shape: MEDIUM, alone: 33, shared: 28.5, fixed: 3100, uneven: 0.4 },
+  { ...any, shape: SHALLOW, alone: 18, shared: 10.3, fixed: 2800, mostRows: 64 },
+  { ...any, shape: NARROW, alone: 18, shared: 10.3, fixed: 2800, mostColumns: 32 },
+];
+
+/** Every shape that a plan can have, for tests. */
+export const TILE_SHAPES: readonly TileShape[] = [LARGE, MEDIUM, SHALLOW, NARROW, SHORT];
+
+/** Multiprocessors of the GPU that the model describes. */
+const PROCESSORS = 132;
+
+/** The sum of parts: its launch in nanoseconds, and the bytes of parts that are written, read and added in one. */
+const SUM_LAUNCH = 2500;
+const SUM_BYTES = 1650;
+
+const MOST_SPLITS = 32;
+
+/** The time of so many workgroups that take `k` steps each: that of the multiprocessor with the most of them. */
+function wave({ alone, shared, uneven }: Candidate, workgroups: number, k: number): number {
+  if (workgroups <= PROCESSORS) return k * alone * Math.min(1, workgroups);
+  return k * Math.max(alone, shared * (Math.ceil(workgroups / PROCESSORS) + uneven));
+}
+
+/** Steps along K of a workgroup that takes one of `splits` parts. */
+export function chunkOf(k: number, splits: number, shape: TileShape): number {
+  const step = stepOf(shape);
+  return Math.ceil(k / splits / step) * step;
+}
+
+function cost(candidate: Candidate, k: number, tiles: number, whole: number, splits: number) {
+  const { shape, fixed } = candidate;
+  const chunk = chunkOf(k, splits, shape);
+  if (splits === 1) return fixed + wave(candidate, tiles, chunk);
+  const parts = (tiles - whole) * splits;
+  const bytes = 4 * parts * shape.rows * shape.columns;
+  return fixed + wave(candidate, whole, k) + wave(candidate, parts, chunk) +
+    SUM_LAUNCH + bytes / SUM_BYTES;
+}
+
+const plans = new Map<string, TilePlan>();
+
+/** The plan for a product. */
+export function chooseTilePlan(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
+  const { m, n, k, batch } = product;
+  const key = `${m},${n},${k},${batch}`;
+  let found = plans.get(key);
+  if (!found) plans.set(key, found = search(product));
+  return found;
+}
+
+/** K up to here is short, in any case or with enough tiles. */
+const SHORT_K = 16;
+const SHORT_K_FULL = 64;
+
+function search(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
+  const { m, n, k } = product;
+  const short = tilesOf(product, SHORT);
+  if (k <= SHORT_K || k <= SHORT_K_FULL && short >= PROCESSORS) {
+    return { shape: SHORT, whole: short, splits: 1 };
+  }
+  let best: TilePlan | undefined;
+  let least = Infinity;
+  for (const candidate of CANDIDATES) {
+    const { shape, mixed, mostRows, mostColumns } = candidate;
+    if (m > mostRows || n > mostColumns) continue;
+    const tiles = tilesOf(product, shape);
+    // Two large workgroups fit on a multiprocessor: those of the last round are shared.
+    const rounds = mixed ? tiles - tiles % (2 * PROCESSORS) : 0;
+    const most = Math.max(1, Math.min(MOST_SPLITS, Math.floor(k / stepOf(shape))));
+    for (const whole of new Set([0, rounds])) {
+      for (let splits = 1; splits <= most; splits++) {
+        // Rounded up to whole steps, fewer parts may do.
+        const used = Math.ceil(k / chunkOf(k, splits, shape));
+        const time = cost(candidate, k, tiles, whole, used);
+        // A little gain is not worth the memory.
+        if (time >= (splits === 1 ? 1 : 0.98) * least) continue;
+        least = time;
+        best = { shape, whole: used === 1 ? tiles : whole, splits: used };
+      }
+    }
+  }
+  return best!;
+}

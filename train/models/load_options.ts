@@ -1,0 +1,65 @@
+/**
+ * How a model is loaded.
+ *
+ * @module
+ */
+import type { IntegerType } from "../../kernels/quant/integer.ts";
+import type { FourBitType } from "../../kernels/quant/tables.ts";
+
+/** The schemes that weights can be quantized to while a model is loaded. */
+export type QuantizationScheme = FourBitType | IntegerType;
+
+const SCHEMES: readonly QuantizationScheme[] = ["nf4", "fp4", "int8", "int4"];
+
+/** How a model is loaded. */
+export interface LoadOptions {
+  /**
+   * The scheme of the linear layers' weights; without it they stay as the checkpoint has them: in 32 bits, in the 4 bits of
+   * bitsandbytes, or in the blocks of a GGUF file.
+   */
+  readonly quantize?: QuantizationScheme;
+  /** Quantize the scales too (Dettmers et al., arXiv 2305.14314, section 3). */
+  readonly doubleQuant?: boolean;
+  /** Weights that share a scale: 64 by default, and for int8 a whole row. */
+  readonly blockSize?: number;
+  /** Decode linear weights that are stored quantized, to 32 bits: products are faster, for several times the memory. */
+  readonly dequantize?: boolean;
+  /** "all" for full fine-tuning; by default the model is frozen, and an adapter is trained. */
+  readonly trainable?: "all" | "none";
+}
+
+/** Whether a scheme is one of integers. */
+export function isInteger(scheme: QuantizationScheme | undefined): scheme is IntegerType {
+  return scheme === "int8" || scheme === "int4";
+}
+
+/** Throws if the options make no sense together. */
+export function checkOptions(
+  { quantize, doubleQuant, blockSize, dequantize, trainable }: LoadOptions,
+): void {
+  if (quantize !== undefined && !SCHEMES.includes(quantize)) {
+    throw new RangeError(`Cannot quantize to "${quantize}": wanted one of ${SCHEMES.join(", ")}`);
+  }
+  if (quantize !== undefined && dequantize) {
+    throw new TypeError(
+      `Cannot load with quantize: "${quantize}" and with dequantize, which keeps weights plain: leave one of them out`,
+    );
+  }
+  if (doubleQuant && isInteger(quantize)) {
+    throw new TypeError(
+      `Cannot load with doubleQuant: ${quantize} has no scales to quantize again; leave it out, or take nf4`,
+    );
+  }
+  if (quantize === undefined && (doubleQuant || blockSize !== undefined)) {
+    throw new TypeError(
+      `Cannot load with ${
+        doubleQuant ? "doubleQuant" : "blockSize"
+      } alone: say the scheme too, as quantize: "nf4"`,
+    );
+  }
+  if (quantize !== undefined && trainable === "all") {
+    throw new TypeError(
+      "Cannot train all of a quantized model: its weights are frozen. Add an adapter with addLora, or load it without quantize",
+    );
+  }
+}

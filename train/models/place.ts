@@ -1,0 +1,192 @@
+/**
+ * Weights from files to the device, plain or quantized on the way.
+ *
+ * @module
+ */
+import type { Device } from "../../core/device.ts";
+import { noGrad } from "../../core/autograd.ts";
+import { sameShape, showShape, sizeOf } from "../../core/shape.ts";
+import type { Tensor } from "../../core/tensor.ts";
+import { fourBitFromBytes, quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { ggufBlocks } from "../../kernels/quant/gguf_block.ts";
+import type { GgufBlockType } from "../../kernels/quant/gguf_types.ts";
+import { transpose } from "../../kernels/pointwise/transpose.ts";
+import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
+import { type IntegerType, quantizeInteger } from "../../kernels/quant/integer.ts";
+import type { FourBitType } from "../../kernels/quant/tables.ts";
+import type { StoredFourBit } from "../files/bitsandbytes.ts";
+import type { WeightSpec } from "./architecture.ts";
+import { isInteger, type LoadOptions, type QuantizationScheme } from "./load_options.ts";
+import { Brake, IN_FLIGHT, type Pieces, quantizePieces, uploadPieces } from "./pieces.ts";
+
+/** A weight in GGUF's blocks, as a file has it. */
+export interface StoredBlocks {
+  readonly type: GgufBlockType;
+  readonly blocks: Uint8Array<ArrayBuffer>;
+}
+
+/** A weight as a checkpoint has it. */
+export type Stored = Pieces | StoredFourBit | StoredBlocks;
+
+/** Throws unless a weight that is in 4 bits already is what the options ask for. What they leave open is as it is stored. */
+function checkStored(
+  { type, blockSize, shape, bytes }: StoredFourBit,
+  spec: WeightSpec,
+  options: LoadOptions,
+): void {
+  const wantedShape = spec.transposed ? spec.shape.toReversed() : spec.shape;
+  if (!sameShape(shape, wantedShape)) {
+    throw new RangeError(
+      `it has shape ${showShape(shape)}, but config.json calls for ${showShape(wantedShape)}`,
+    );
+  }
+  const isNested = !(bytes.scales instanceof Float32Array);
+  const { quantize = type, doubleQuant = false, blockSize: wanted = blockSize } = options;
+  if (quantize === type && (isNested || !doubleQuant) && wanted === blockSize) return;
+  const show = (scheme: QuantizationScheme, nested: boolean, block: number) =>
+    `${scheme}${nested ? " with doubleQuant" : ""} in blocks of ${block}`;
+  throw new RangeError(
+    `it is stored as ${show(type, isNested, blockSize)}, but ${
+      show(quantize, doubleQuant, wanted)
+    } was asked for; load it without quantize, or quantize the model that it was made from`,
+  );
+}
+
+/** A weight that was stored in 4 bits, on the device. */
+function placeFourBit(
+  device: Device,
+  stored: StoredFourBit,
+  spec: WeightSpec,
+  options: LoadOptions,
+): Tensor | QuantizedTensor {
+  checkStored(stored, spec, options);
+  const weight = fourBitFromBytes(device, stored.bytes, stored.shape, stored);
+  if (spec.role === "linear" && !options.dequantize) return weight;
+  // An output layer can be in 4 bits where a list of one's own of what to skip forgot it. Here it is computed in 32 bits.
+  try {
+    const dense = noGrad(() =>
+      spec.transposed ? transpose(weight.dequantize()) : weight.dequantize()
+    );
+    dense.requiresGrad = options.trainable === "all";
+    return device.keep(dense);
+  } finally {
+    weight.dispose();
+  }
+}
+
+/** A weight in integers. They are rounded on the host, which holds this one weight in 32 bits. */
+function placeInteger(
+  device: Device,
+  pieces: Pieces,
+  { shape, transposed }: WeightSpec,
+  type: IntegerType,
+  groupSize: number | undefined,
+): QuantizedTensor {
+  const [rows, columns] = shape;
+  let numbers = new Float32Array(rows * columns);
+  let at = 0;
+  for (const piece of pieces) {
+    numbers.set(piece, at);
+    at += piece.length;
+  }
+  if (!transposed) return quantizeInteger(device, numbers, [rows, columns], { type, groupSize });
+  const given = numbers;
+  numbers = new Float32Array(given.length);
+  for (let i = 0; i < given.length; i++) {
+    numbers[(i % columns) * rows + Math.floor(i / columns)] = given[i];
+  }
+  return quantizeInteger(device, numbers, [columns, rows], { type, groupSize });
+}
+
+/** A weight in memory, in the form that the options want. */
+async function place(
+  device: Device,
+  stored: Stored,
+  spec: WeightSpec,
+  options: LoadOptions,
+  brake: Brake,
+): Promise<Tensor | QuantizedTensor> {
+  if ("bytes" in stored) return placeFourBit(device, stored, spec, options);
+  if ("blocks" in stored) {
+    const { blocks, type } = stored;
+    const weight = ggufBlocks(device, blocks, spec.shape as [number, number], type);
+    await brake.give(blocks.length);
+    return weight;
+  }
+  const { quantize, blockSize } = options;
+  const isQuantized = spec.role === "linear" && quantize;
+  if (isQuantized && isInteger(quantize)) {
+    return placeInteger(device, stored, spec, quantize, blockSize);
+  }
+  const fourBit = { ...options, type: quantize as FourBitType | undefined };
+  if (isQuantized && !spec.transposed) {
+    return await quantizePieces(device, stored, spec.shape as [number, number], fourBit, brake);
+  }
+  const dense = await uploadPieces(device, stored, spec.shape, brake);
+  if (isQuantized) {
+    const turned = device.keep(noGrad(() => transpose(dense)));
+    dense.dispose();
+    try {
+      return await quantizeFourBit(turned, fourBit);
+    } finally {
+      turned.dispose();
+    }
+  }
+  dense.requiresGrad = options.trainable === "all";
+  return dense;
+}
+
+/** Weights in groups whose waiting overlaps: small ones together, a large one alone. */
+function* groupsOf(
+  specs: ReadonlyMap<string, WeightSpec>,
+): Generator<[string, WeightSpec][]> {
+  let group: [string, WeightSpec][] = [];
+  let bytes = 0;
+  for (const [name, spec] of specs) {
+    const own = 4 * sizeOf(spec.shape);
+    if (group.length > 0 && bytes + own > IN_FLIGHT) {
+      yield group;
+      [group, bytes] = [[], 0];
+    }
+    group.push([name, spec]);
+    bytes += own;
+  }
+  if (group.length > 0) yield group;
+}
+
+/**
+ * Brings a model's weights to the device, one after the other, small ones side by side.
+ *
+ * @param device where they shall live
+ * @param specs the weights that the model wants
+ * @param read gives one as the checkpoint has it
+ * @param options what is quantized
+ * @throws {RangeError} that names a weight, if it holds NaN, or is stored in another way than the options ask for
+ */
+export async function placeAll(
+  device: Device,
+  specs: ReadonlyMap<string, WeightSpec>,
+  read: (name: string) => Promise<Stored>,
+  options: LoadOptions,
+): Promise<Map<string, Tensor | QuantizedTensor>> {
+  const brake = new Brake(device);
+  const weights = new Map<string, Tensor | QuantizedTensor>();
+  for (const some of groupsOf(specs)) {
+    const group = await Promise.all(
+      some.map(async ([name, spec]) => {
+        const stored = await read(name);
+        try {
+          return [name, await place(device, stored, spec, options, brake)] as const;
+        } catch (error) {
+          throw new RangeError(`Cannot load "${name}": ${(error as Error).message}`, {
+            cause: error,
+          });
+        }
+      }),
+    );
+    for (const [name, weight] of group) weights.set(name, weight);
+  }
+  // The buffers that weights were quantized from.
+  device.trim();
+  return weights;
+}

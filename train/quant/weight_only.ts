@@ -1,0 +1,178 @@
+/**
+ * Linear layers in few bits, each on its own: rounded to nearest, in bitsandbytes' types, or by HQQ. No text is needed.
+ *
+ * @module
+ */
+import type { Device } from "../../core/device.ts";
+import type { Tensor } from "../../core/tensor.ts";
+import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { hqq } from "../../kernels/quant/hqq.ts";
+import { integerFromCodes } from "../../kernels/quant/integer_codes.ts";
+import { type IntegerTensor, quantizeInteger } from "../../kernels/quant/integer.ts";
+import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
+import type { LanguageModel } from "../models/language_model.ts";
+import { type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
+
+/** How a weight is put into few bits. */
+export type WeightScheme =
+  /** Symmetric, −127 to 127; a scale for each row, or for each `groupSize` weights. */
+  | { readonly kind: "int8"; readonly groupSize?: number }
+  /** 16 levels with a zero point, rounded to nearest; a scale for each 64 weights by default. */
+  | { readonly kind: "int4"; readonly groupSize?: number }
+  /** 16 levels with a zero that HQQ searches. */
+  | { readonly kind: "hqq"; readonly groupSize?: number }
+  /** bitsandbytes' types. */
+  | {
+    readonly kind: "nf4" | "fp4";
+    readonly blockSize?: number;
+    readonly doubleQuant?: boolean;
+  };
+
+/** Weights that share a scale, where nothing else is said. */
+export const GROUP_SIZE = 64;
+
+/** u32 codes on the device as bytes on the host. */
+export async function readCodes(codes: Tensor): Promise<Uint8Array<ArrayBuffer>> {
+  return Uint8Array.from(await codes.read());
+}
+
+async function byHqq(
+  device: Device,
+  weight: Tensor,
+  shape: readonly [number, number],
+  groupSize: number,
+): Promise<IntegerTensor> {
+  const made = device.scope(() => hqq(weight, 4, groupSize));
+  const [codes, scales] = await Promise.all([readCodes(made.codes), made.scales.read()]);
+  made.codes.dispose();
+  made.scales.dispose();
+  const parts = { groupSize, codes, scales: scales as Float32Array<ArrayBuffer> };
+  return integerFromCodes(device, shape, { type: "int4", ...parts });
+}
+
+/** A weight f32 [rows, columns] in few bits. Throws a RangeError for NaN, or a group size that makes no sense. */
+export async function quantizeWeight(
+  weight: Tensor,
+  scheme: WeightScheme,
+): Promise<QuantizedTensor> {
+  const { device } = weight;
+  const shape = [weight.shape[0], weight.shape[1]] as const;
+  switch (scheme.kind) {
+    case "int8":
+    case "int4": {
+      const numbers = await weight.read() as Float32Array;
+      const { kind: type, groupSize } = scheme;
+      return quantizeInteger(device, numbers, shape, { type, groupSize });
+    }
+    case "hqq":
+      return await byHqq(device, weight, shape, scheme.groupSize ?? GROUP_SIZE);
+    case "nf4":
+    case "fp4": {
+      const { kind: type, blockSize, doubleQuant } = scheme;
+      return await quantizeFourBit(weight, { type, blockSize, doubleQuant });
+    }
+  }
+}
+
+/** Layers of a model that were replaced, and can be put back. */
+export class ReplacedLayers {
+  readonly #model: LanguageModel;
+  readonly #before = new Map<string, LinearLayer>();
+
+  /** Nothing is replaced yet. */
+  constructor(model: LanguageModel) {
+    this.#model = model;
+  }
+
+  /** Puts a quantized weight in the place of a layer's; bias and adapter stay. */
+  replace(path: string, weight: QuantizedTensor): void {
+    const layer = this.layer(path);
+    if (!this.#before.has(path)) this.#before.set(path, layer);
+    const quantized = new QuantizedLinear(weight, layer.bias);
+    quantized.branch = layer.branch;
+    this.#model.replaceLinear(path, quantized);
+    if (this.#before.get(path) !== layer) layer.dispose();
+  }
+
+  /** The layer at a path as it is now. */
+  layer(path: string): LinearLayer {
+    for (const [own, layer] of this.#model.linearLayers()) if (own === path) return layer;
+    throw new RangeError(`Cannot find "${path}": the model has no linear layer of that name`);
+  }
+
+  /** Puts the layers back as they were, and frees those that were in their place. */
+  restore(): void {
+    for (const [path, before] of this.#before) {
+      const now = this.layer(path);
+      before.branch = now.branch;
+      this.#model.replaceLinear(path, before);
+      now.dispose();
+    }
+    this.#before.clear();
+  }
+
+  /** Keeps the new layers, and frees the old ones. */
+  commit(): void {
+    for (const before of this.#before.values()) before.dispose();
+    this.#before.clear();
+  }
+}
+
+/** A layer's weight as a tensor, and whether the caller must free it. */
+export function denseWeight(layer: LinearLayer): { weight: Tensor; own: boolean } {
+  const weight = layer.dense();
+  return { weight, own: !("weight" in layer && layer.weight === weight) };
+}
+
+/**
+ * Quantizes the linear layers of a model in place, all or those chosen.
+ *
+ * @param model a model with plain weights
+ * @param scheme how, or for each layer how: null leaves one as it is
+ * @returns what was replaced: `commit()` frees the plain weights, `restore()` puts them back
+ *
+ * @example
+ * ```ts
+ * import { openDevice, quantizeLayers, randomModel } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * const model = randomModel(device, {
+ *   model_type: "llama",
+ *   vocab_size: 320,
+ *   hidden_size: 64,
+ *   intermediate_size: 128,
+ *   num_hidden_layers: 2,
+ *   num_attention_heads: 4,
+ * });
+ * const before = model.weightBytes;
+ * (await quantizeLayers(model, { kind: "int8" })).commit();
+ * console.log(before, model.weightBytes);
+ * ```
+ */
+export async function quantizeLayers(
+  model: LanguageModel,
+  scheme: WeightScheme | ((path: string) => WeightScheme | null),
+): Promise<ReplacedLayers> {
+  const replaced = new ReplacedLayers(model);
+  const choose = typeof scheme === "function" ? scheme : () => scheme;
+  try {
+    for (const [path, layer] of [...model.linearLayers()]) {
+      const own = choose(path);
+      if (!own) continue;
+      const dense = denseWeight(layer);
+      try {
+        replaced.replace(path, await quantizeWeight(dense.weight, own));
+      } catch (error) {
+        throw new RangeError(`Cannot quantize "${path}": ${(error as Error).message}`, {
+          cause: error,
+        });
+      } finally {
+        if (dense.own) dense.weight.dispose();
+      }
+    }
+  } catch (error) {
+    replaced.restore();
+    throw error;
+  }
+  return replaced;
+}
