@@ -4,66 +4,12 @@
  * @module
  */
 import { track } from "../../core/autograd.ts";
-import { floatBits, uniform } from "../../core/binding.ts";
-import { constant } from "../../core/constant.ts";
-import type { Device } from "../../core/device.ts";
-import { gridOf } from "../../core/grid.ts";
-import { input, type KernelPair, kernelPair, pick } from "../../core/inputs.ts";
 import { checkDType, checkIsShape, checkRank, showShape } from "../../core/shape.ts";
-import { empty, type Tensor } from "../../core/tensor.ts";
-import { unroll } from "../linear/unroll.ts";
-import code from "./attention.wgsl" with { type: "text" };
-import keysCode from "./attention_backward_kv.wgsl" with { type: "text" };
-import queriesCode from "./attention_backward_q.wgsl" with { type: "text" };
-
-/** The kernels for heads of D elements: D is baked in, because each invocation holds a head in registers. */
-interface HeadKernels {
-  readonly forward: KernelPair;
-  readonly queries: KernelPair;
-  readonly keys: KernelPair;
-}
-
-const byHeadSize = new Map<number, HeadKernels>();
-
-/** The loops over a head's elements, written out. */
-function unrollHead(code: string, d4: number): string {
-  return code.replaceAll(
-    /for \(var d = 0u; d < D4; d\+\+\) \{([^{}]*)\}/g,
-    (_, body: string) => unroll(d4, (d) => body.replaceAll(/\bd\b/g, `${d}u`)),
-  );
-}
-
-/**
- * A kernel pair for heads of `headSize`. The loops over its elements are written out for software Vulkan, whose compiler keeps
- * an array in memory if a loop indexes it; a GPU's compiler does that itself, and chooses better how far.
- */
-function headKernels(
-  label: string,
-  inputs: readonly string[],
-  code: string,
-  headSize: number,
-): KernelPair {
-  const d4 = headSize / 4;
-  const head = `const D4 = ${d4}u;\n`;
-  return {
-    gpu: kernelPair(label, inputs, head + code).gpu,
-    software: kernelPair(label, inputs, head + unrollHead(code, d4)).software,
-  };
-}
-
-function kernelsFor(headSize: number): HeadKernels {
-  let kernels = byHeadSize.get(headSize);
-  if (!kernels) {
-    const queriesInputs = ["q", "k", "v", "out", "d_out"];
-    kernels = {
-      forward: headKernels("attention", ["q", "k", "v"], code, headSize),
-      queries: headKernels("attention_backward_q", queriesInputs, queriesCode, headSize),
-      keys: headKernels("attention_backward_kv", ["q", "k", "v", "d_out"], keysCode, headSize),
-    };
-    byHeadSize.set(headSize, kernels);
-  }
-  return kernels;
-}
+import type { Tensor } from "../../core/tensor.ts";
+import { attendByDecoding, type DecodePlan, planDecode } from "./decode.ts";
+import { lengthsOf, type Operands } from "./operands.ts";
+import { attendByTiles, backwardByTiles, chooseTiles, type Tiles } from "./tiles.ts";
+import { attendByWalks, backwardByWalks } from "./walks.ts";
 
 /** How `attention` sees its keys. */
 export interface AttentionOptions {
@@ -133,64 +79,45 @@ export function attention(
   options: AttentionOptions = {},
 ): Tensor {
   checkShapes(q, k, v, positions);
-  const { device } = q;
-  const [batch, queries, heads, size] = q.shape;
-  const [, keys, kvHeads] = k.shape;
-  const scale = floatBits(1 / Math.sqrt(size));
-  const kernels = kernelsFor(size);
-  const out = empty(device, q.shape);
-  // For each query and head the logarithm of its sum of exponentials; the backward pass puts δ beside it.
-  const stats = empty(device, [batch, queries, heads, 2]);
-  device.dispatch(
-    pick(device, kernels.forward),
-    [
-      input(q),
-      input(k),
-      input(v),
-      positions,
-      options.past ?? constant(device, "no past", () => new Int32Array(1)),
-      out,
-      stats,
-      uniform(batch, queries, keys, heads, kvHeads, scale),
-    ],
-    gridOf(Math.ceil(batch * queries * heads / 32)),
-  );
-  if (options.past) return out;
+  const operands = { q, k, v, positions, past: options.past };
+  return runAttention(operands, chooseVariant(operands));
+}
+
+/** Which kernels attend: tiles, splits of a cache, or walks of one invocation each; tests choose, users do not. */
+export type AttentionVariant =
+  | { readonly by: "tiles"; readonly tiles: Tiles; readonly subgroups: boolean }
+  | { readonly by: "decoding"; readonly plan: DecodePlan }
+  | { readonly by: "walks" };
+
+/** The variant for these operands on their device. */
+export function chooseVariant(operands: Operands): AttentionVariant {
+  const { adapter, gpu } = operands.q.device;
+  if (adapter.type === "software") return { by: "walks" };
+  const { subgroups } = adapter;
+  const limit = gpu.limits.maxComputeWorkgroupStorageSize;
+  const lengths = lengthsOf(operands);
+  const plan = operands.past && planDecode(lengths, limit);
+  if (plan) return { by: "decoding", plan };
+  const tiles = chooseTiles(lengths, limit, subgroups);
+  return tiles ? { by: "tiles", tiles, subgroups } : { by: "walks" };
+}
+
+/** Attends with a given variant. */
+export function runAttention(operands: Operands, variant: AttentionVariant): Tensor {
+  const { q, k, v, past } = operands;
+  // With a cache no gradient flows.
+  if (variant.by === "decoding") return attendByDecoding(operands, variant.plan);
+  const attended = variant.by === "tiles"
+    ? attendByTiles(operands, variant.tiles, variant.subgroups)
+    : attendByWalks(operands);
+  if (past) return attended.out;
   return track(
     "attention",
-    out,
+    attended.out,
     [q, k, v],
-    (g) => backward(device, kernels, { q, k, v, positions, out, stats, g }),
+    (g) =>
+      variant.by === "tiles"
+        ? backwardByTiles(operands, attended, g, variant.tiles)
+        : backwardByWalks(operands, attended, g),
   );
-}
-
-interface Saved {
-  readonly q: Tensor;
-  readonly k: Tensor;
-  readonly v: Tensor;
-  readonly positions: Tensor;
-  readonly out: Tensor;
-  readonly stats: Tensor;
-  readonly g: Tensor;
-}
-
-function backward(device: Device, kernels: HeadKernels, saved: Saved): Tensor[] {
-  const { q, k, v, positions, out, stats, g } = saved;
-  const [batch, length, heads, size] = q.shape;
-  const kvHeads = k.shape[2];
-  const params = uniform(batch, length, heads, kvHeads, floatBits(1 / Math.sqrt(size)));
-  const dQ = empty(device, q.shape);
-  const dK = empty(device, k.shape);
-  const dV = empty(device, v.shape);
-  device.dispatch(
-    pick(device, kernels.queries),
-    [input(q), input(k), input(v), input(out), input(g), positions, stats, dQ, params],
-    gridOf(Math.ceil(batch * length * heads / 32)),
-  );
-  device.dispatch(
-    pick(device, kernels.keys),
-    [input(q), input(k), input(v), input(g), positions, stats, dK, dV, params],
-    gridOf(Math.ceil(batch * length * kvHeads / 32)),
-  );
-  return [dQ, dK, dV];
 }
