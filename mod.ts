@@ -45,7 +45,9 @@ export type { TexelKind } from "./core/texels.ts";
 // kernels: the ops
 export { attention, type AttentionOptions } from "./kernels/attention/attention.ts";
 export { cacheAppend } from "./kernels/attention/cache_append.ts";
+export { cachedAttention } from "./kernels/attention/cached_attention.ts";
 export { rope } from "./kernels/attention/rope.ts";
+export { type AppendTarget, ropeAppend } from "./kernels/attention/rope_append.ts";
 export { embedding } from "./kernels/embedding/embedding.ts";
 export { matmul, type MatmulOptions } from "./kernels/linear/matmul.ts";
 export {

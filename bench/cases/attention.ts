@@ -5,7 +5,9 @@
  */
 import { attention } from "../../kernels/attention/attention.ts";
 import { attentionRef } from "../../kernels/attention/attention_ref.ts";
+import { cachedAttention } from "../../kernels/attention/cached_attention.ts";
 import { rope } from "../../kernels/attention/rope.ts";
+import { ropeAppendRef } from "../../kernels/attention/rope_append_ref.ts";
 import { ropeRef } from "../../kernels/attention/rope_ref.ts";
 import { backwardOf, type Inputs, type KernelCase, type Sizes } from "../case.ts";
 
@@ -18,7 +20,11 @@ const SIZES = {
   tiny: { batch: 2, length: 20, heads: 4, kvHeads: 2, D: 32 },
   software: [{ batch: 1, length: 128, heads: 9, kvHeads: 3, D: 64 }],
   gpu: [
-    { batch: 4, length: 1024, heads: 32, kvHeads: 8, D: 64 },
+    { batch: 1, length: 1024, heads: 16, kvHeads: 16, D: 64 },
+    { batch: 4, length: 1024, heads: 16, kvHeads: 16, D: 64 },
+    { batch: 4, length: 512, heads: 9, kvHeads: 3, D: 64 },
+    { batch: 1, length: 128, heads: 9, kvHeads: 3, D: 64 },
+    { batch: 1, length: 512, heads: 32, kvHeads: 32, D: 128 },
     { batch: 2, length: 2048, heads: 32, kvHeads: 8, D: 128 },
   ],
 };
@@ -71,6 +77,8 @@ const decode: KernelCase = {
   tiny: { batch: 2, keys: 20, heads: 4, kvHeads: 2, D: 32 },
   software: [{ batch: 1, keys: 512, heads: 9, kvHeads: 3, D: 64 }],
   gpu: [
+    { batch: 1, keys: 512, heads: 9, kvHeads: 3, D: 64 },
+    { batch: 1, keys: 512, heads: 32, kvHeads: 32, D: 128 },
     { batch: 1, keys: 2048, heads: 32, kvHeads: 8, D: 128 },
     { batch: 8, keys: 2048, heads: 32, kvHeads: 8, D: 128 },
   ],
@@ -92,6 +100,19 @@ const decode: KernelCase = {
 
 const THETA = 10_000;
 
+/** Cosines and then sines, for each position. */
+function anglesOf(length: number, D: number): Float32Array {
+  const table = new Float32Array(length * D);
+  for (let position = 0; position < length; position++) {
+    for (let j = 0; j < D / 2; j++) {
+      const angle = position * THETA ** (-2 * j / D);
+      table[position * D + j] = Math.cos(angle);
+      table[position * D + D / 2 + j] = Math.sin(angle);
+    }
+  }
+  return table;
+}
+
 const ropeCase: KernelCase = {
   kernel: "rope",
   tiny: { batch: 2, length: 5, heads: 3, D: 64 },
@@ -103,16 +124,8 @@ const ropeCase: KernelCase = {
   make: (inputs, { batch, length, heads, D }) => {
     const x = inputs.floats([batch, length, heads, D]);
     const order = positionsOf(batch, length);
-    const table = new Float32Array(length * D);
-    for (let position = 0; position < length; position++) {
-      for (let j = 0; j < D / 2; j++) {
-        const angle = position * THETA ** (-2 * j / D);
-        table[position * D + j] = Math.cos(angle);
-        table[position * D + D / 2 + j] = Math.sin(angle);
-      }
-    }
     const positions = inputs.data(order, [batch, length]);
-    const t = inputs.data(table, [length, D]);
+    const t = inputs.data(anglesOf(length, D), [length, D]);
     return {
       run: () => [rope(x, positions, t)],
       expected: (read) => [{ values: ropeRef(read(x), order, batch * length, heads, D, THETA) }],
@@ -120,5 +133,49 @@ const ropeCase: KernelCase = {
   },
 };
 
+/** What a layer does between its projections when a model decodes: rope, the new slot of the cache, attention. */
+const decodeStep: KernelCase = {
+  kernel: "rope, append and attention of one token",
+  tiny: { batch: 2, keys: 20, heads: 4, kvHeads: 2, D: 32 },
+  software: [{ batch: 1, keys: 512, heads: 9, kvHeads: 3, D: 64 }],
+  gpu: [
+    { batch: 1, keys: 512, heads: 9, kvHeads: 3, D: 64 },
+    { batch: 1, keys: 512, heads: 32, kvHeads: 32, D: 128 },
+  ],
+  allowed: 2e-6,
+  inPlace: true,
+  bytes: ({ batch, keys, heads, kvHeads, D }) => 4 * batch * D * (2 * keys * kvHeads + 2 * heads),
+  make: (inputs, { batch, keys, heads, kvHeads, D }) => {
+    const [q, k, v] = [heads, kvHeads, kvHeads].map((count) => inputs.floats([batch, 1, count, D]));
+    const [cachedKeys, values] = [0, 1].map(() => inputs.floats([batch, keys, kvHeads, D]));
+    const order = positionsOf(batch, 1, keys - 1);
+    const positions = inputs.data(order, [batch, 1]);
+    const table = inputs.data(anglesOf(keys, D), [keys, D]);
+    const past = inputs.data(new Int32Array([keys - 1]));
+    return {
+      run: () => [
+        cachedAttention(q, k, v, positions, { keys: cachedKeys, values, past }, table),
+        cachedKeys,
+        values,
+      ],
+      expected: (read) => {
+        const dims = { batch, length: 1, slots: keys, heads, kvHeads, size: D, theta: THETA };
+        const cache = { keys: read(cachedKeys), values: read(values), past: keys - 1 };
+        const fresh = { q: read(q), k: read(k), v: read(v) };
+        const after = ropeAppendRef(fresh, cache, order, dims);
+        const seen = { batch, queries: 1, keys, heads, kvHeads, size: D, past: keys - 1 };
+        const out = attentionRef(after.q, after.keys, after.values, order, seen);
+        return [out, after.keys, after.values].map((values) => ({ values }));
+      },
+    };
+  },
+};
+
 /** The cases. */
-export const ATTENTION_CASES: readonly KernelCase[] = [forward, backward, decode, ropeCase];
+export const ATTENTION_CASES: readonly KernelCase[] = [
+  forward,
+  backward,
+  decode,
+  decodeStep,
+  ropeCase,
+];
