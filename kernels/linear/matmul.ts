@@ -10,7 +10,7 @@ import { checkDType, checkIsShape, sameShape, showShape, sizeOf } from "../../co
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
 import { fitsGemv, gemv } from "./gemv.ts";
 import anyCode from "./matmul_any.wgsl" with { type: "text" };
-import { type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
+import { flopsOf, type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
 import { fitsTexels, texelMatmul } from "./texel_tile.ts";
 import { fitsTiles, tileMatmul } from "./tile.ts";
 
@@ -58,6 +58,7 @@ export function runProduct(product: Product, variant: MatmulVariant): void {
       TRANSPOSE_B: layout[1] === "t" ? 1 : 0,
       ADD: add ? 1 : 0,
     },
+    flopsOf(product),
   );
 }
 

@@ -47,3 +47,8 @@ export function productUniform(p: Product): Uniform {
     floatBits(p.alpha),
   );
 }
+
+/** Floating-point operations of a product: what profiles count. */
+export function flopsOf({ m, n, k, batch }: Product): number {
+  return 2 * batch * m * n * k;
+}

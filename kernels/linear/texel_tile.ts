@@ -9,7 +9,7 @@ import { texels } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import { TEXEL_WGSL } from "../../core/texels.ts";
-import { type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
+import { flopsOf, type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
 import { unroll } from "./unroll.ts";
 
 /** Rows and columns of the result that one invocation computes, multiples of 4 (rows: also 1). */
@@ -248,5 +248,7 @@ export function texelMatmul(product: Product): void {
     kernelFor(layout, tile, add !== undefined),
     bindings,
     gridOf(Math.ceil(invocationsOf(product, tile) / LANES)),
+    undefined,
+    flopsOf(product),
   );
 }

@@ -9,7 +9,7 @@ import { type Binding, floatBits, uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import { empty } from "../../core/tensor.ts";
-import type { Product } from "./product.ts";
+import { flopsOf, type Product } from "./product.ts";
 import { chooseTilePlan, chunkOf, stepOf, type TilePlan, tilesOf } from "./tile_plan.ts";
 import { DENSE, type RightOperand, TILED_WGSL, tileSource } from "./tile_source.ts";
 import sumCode from "./tile_sum.wgsl" with { type: "text" };
@@ -62,13 +62,14 @@ export function tileMatmul(
   const found = kernelFor(product, right, plan);
   const bindings = [a, ...rightBindings, out, parameters, add ?? a];
   if (splits === 1) {
-    out.device.dispatch(found, bindings, gridOf(tiles));
+    out.device.dispatch(found, bindings, gridOf(tiles), undefined, flopsOf(product));
     return;
   }
   const { rows, columns } = shape;
   const shared = tiles - whole;
   const parts = empty(out.device, [shared * splits, rows, columns]);
-  out.device.dispatch(found, [...bindings, parts], gridOf(whole + shared * splits));
+  const grid = gridOf(whole + shared * splits);
+  out.device.dispatch(found, [...bindings, parts], grid, undefined, flopsOf(product));
   out.device.dispatch(
     sumKernel,
     [parts, out, parameters, add ?? parts],

@@ -3,6 +3,7 @@ import { traceOf, writeTrace } from "../../bench/trace.ts";
 import { capture } from "../../core/capture.ts";
 import { kernel } from "../../core/kernel.ts";
 import { empty } from "../../core/tensor.ts";
+import { runProduct } from "../../kernels/linear/matmul.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { scale } from "../../kernels/pointwise/scale.ts";
 import { assert, assertEquals } from "../assert.ts";
@@ -57,6 +58,21 @@ Deno.test("profile() holds more dispatches than a query set, of replayed steps t
   assert(dispatches.every(({ begin }, i) => i === 0 || begin >= dispatches[i - 1].begin));
   step.dispose();
   x.dispose();
+});
+
+Deno.test("products count their operations, whatever kernel computes them", async () => {
+  for (const variant of ["any", "tiles", "texels"] as const) {
+    const [a, b] = [randomTensor([32, 64], 1), randomTensor([64, 128], 2)];
+    const out = empty(device, [32, 128]);
+    const sizes = { layout: "nn", m: 32, n: 128, k: 64, batch: 1, ownB: false, alpha: 1 } as const;
+    const { dispatches } = await profile(
+      device,
+      () => runProduct({ a, b, add: undefined, out, ...sizes }, variant),
+    );
+    const flops = dispatches.reduce((sum, own) => sum + own.flops, 0);
+    assertEquals(flops, 2 * 32 * 128 * 64, variant);
+    for (const t of [a, b, out]) t.dispose();
+  }
 });
 
 Deno.test("profile() of nothing is empty", async () => {
