@@ -244,6 +244,14 @@ export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapt
 
 // train/quant: models in few bits, and ranges of numbers, chosen by looking at them
 export { awqLayers, type AwqOptions, type AwqResult } from "./train/quant/awq.ts";
+export {
+  type CompareOptions,
+  compareSchemes,
+  SCHEME_NAMES,
+  type SchemeName,
+  type SchemeResult,
+} from "./train/eval/compare_schemes.ts";
+export type { LayerErrors } from "./train/quant/layer_errors.ts";
 export type { CalibrationText } from "./train/quant/calibration.ts";
 export { gptqLayers, type GptqOptions } from "./train/quant/gptq_layers.ts";
 export { quantizeLayers, ReplacedLayers, type WeightScheme } from "./train/quant/weight_only.ts";

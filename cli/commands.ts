@@ -45,6 +45,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./quantize.ts"),
   },
   {
+    name: "quantize compare",
+    summary: "Measure a model in several schemes on one text: perplexity, size, errors, speed",
+    load: () => import("./quantize_compare.ts"),
+  },
+  {
     name: "merge",
     summary: "Merge an adapter into its model, in plain weights or in 4 bits, as a model folder",
     load: () => import("./merge.ts"),

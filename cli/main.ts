@@ -48,7 +48,10 @@ async function prepare(
   args: readonly string[],
   commands: readonly CommandEntry[],
 ): Promise<() => Promise<void> | void> {
-  const [name, ...rest] = args[0] === "help" ? [...args.slice(1, 2), "--help"] : args;
+  const [name, ...rest] = joinWords(
+    args[0] === "help" ? [...args.slice(1), "--help"] : args,
+    commands,
+  );
   if (name === undefined || name === "--help" || name === "-h") {
     return () => printText(overview(commands));
   }
@@ -65,6 +68,12 @@ async function prepare(
     );
   }
   return await prepareCommand(entry, rest);
+}
+
+/** The arguments with a name of two words, such as `quantize compare`, as one. */
+function joinWords(args: readonly string[], commands: readonly CommandEntry[]): readonly string[] {
+  const two = args.slice(0, 2).join(" ");
+  return commands.some(({ name }) => name === two) ? [two, ...args.slice(2)] : args;
 }
 
 async function prepareCommand(
@@ -85,7 +94,7 @@ function overview(commands: readonly CommandEntry[]): string {
     .description("Quantizes and fine-tunes language models on WebGPU")
     .helpCommand(false)
     .option("--version", "show the version");
-  for (const { name, summary } of commands) parser.command(name).summary(summary);
+  for (const { name, summary } of commands) parser.addCommand(new Parser(name).summary(summary));
   parser.configureHelp({ subcommandTerm: (command) => command.name() });
   parser.helpOption("-h, --help", "show this help; after a command, that command's");
   return parser.helpInformation();

@@ -9,7 +9,7 @@ for (const { name, summary, load } of COMMANDS) {
     assertEquals([command.name, command.summary], [name, summary]);
     const options = describeOptions(command.options);
 
-    const help = await nibble(name, "--help");
+    const help = await nibble(...name.split(" "), "--help");
     assertEquals([help.code, help.stderr], [0, ""]);
     assert(help.stdout.startsWith(`Usage: nibble ${name} `), help.stdout);
     const words = help.stdout.replace(/\s+/g, " ");
@@ -23,7 +23,7 @@ for (const { name, summary, load } of COMMANDS) {
       assert(help.stdout.includes(line) && words.includes(what), line);
     }
 
-    const schema = await nibble(name, "--schema");
+    const schema = await nibble(...name.split(" "), "--schema");
     assertEquals([schema.code, schema.stderr], [0, ""]);
     const { title, type, additionalProperties, properties } = JSON.parse(schema.stdout);
     assertEquals([title, type, additionalProperties], [`nibble ${name}`, "object", false]);

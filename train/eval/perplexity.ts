@@ -30,12 +30,8 @@ export interface Perplexity {
 /** What is used of a context by default. */
 const DEFAULT_WINDOW = 1024;
 
-function checkOptions(
-  { config }: LanguageModel,
-  tokens: number,
-  window: number,
-  batchSize: number | undefined,
-): void {
+/** Throws a RangeError unless so many tokens can be evaluated in windows of that length. */
+export function checkWindows({ config }: LanguageModel, tokens: number, window: number): void {
   const { contextLength } = config;
   if (tokens < 2) {
     throw new RangeError(
@@ -47,6 +43,9 @@ function checkOptions(
       `Cannot evaluate in windows of ${window} tokens: wanted a whole number from 2 to ${contextLength}, the model's context`,
     );
   }
+}
+
+function checkBatchSize(batchSize: number | undefined): void {
   if (batchSize !== undefined && !(Number.isInteger(batchSize) && batchSize > 0)) {
     throw new RangeError(
       `Cannot evaluate ${batchSize} windows at a time: wanted a whole number above 0`,
@@ -55,7 +54,7 @@ function checkOptions(
 }
 
 /** Windows side by side, each on its own: every token but the first of a window is a label. */
-function windowsOf(ids: ArrayLike<number>, window: number): Sequence[] {
+export function windowsOf(ids: ArrayLike<number>, window: number): Sequence[] {
   const all = Int32Array.from(ids);
   const windows: Sequence[] = [];
   for (let from = 0; from + 1 < all.length; from += window) {
@@ -100,7 +99,8 @@ export async function evaluatePerplexity(
   options: PerplexityOptions = {},
 ): Promise<Perplexity> {
   const { window = Math.min(model.config.contextLength, DEFAULT_WINDOW), batchSize } = options;
-  checkOptions(model, ids.length, window, batchSize);
+  checkWindows(model, ids.length, window);
+  checkBatchSize(batchSize);
   checkIds(model, ids, "the text");
   const windows = windowsOf(ids, window);
   const length = Math.min(window, ids.length);

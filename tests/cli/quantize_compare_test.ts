@@ -1,0 +1,39 @@
+import { assert, assertEquals, assertMatch } from "../assert.ts";
+import { nibble } from "./spawn.ts";
+
+const ASSETS = new URL("../../assets/", import.meta.url).pathname;
+const FLAGS = ["--model", `${ASSETS}base`, "--text", `${ASSETS}wordnet/heldout.txt`];
+
+Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes and errors", async () => {
+  const rest = ["--limit", "1024", "--window", "128", "--json"];
+  const schemes = ["--schemes", "f32,int8,nf4-dq,gptq"];
+  const calibration = ["--calibration", `${ASSETS}wordnet/validation.jsonl`]
+    .concat("--calibration-tokens", "2048");
+  const { code, stdout, stderr } = await nibble(
+    ...["quantize", "compare", ...FLAGS, ...rest, ...schemes, ...calibration],
+  );
+  assertEquals([code, stderr], [0, ""]);
+  const { results, tokens, window } = JSON.parse(stdout);
+  assertEquals([tokens, window], [1024, 128]);
+  const names = results.map(({ scheme }: { scheme: string }) => scheme);
+  assertEquals(names, ["f32", "int8", "nf4-dq", "gptq"]);
+  const [f32, int8, nf4] = results;
+  assert(int8.perplexity < 1.005 * f32.perplexity);
+  assert(nf4.perplexity > f32.perplexity && nf4.perplexity < 1.1 * f32.perplexity);
+  assertEquals([f32.lossChange, f32.divergence, f32.agreement, f32.sqnr], [0, 0, 1, null]);
+  assert(f32.bytes > 2 * int8.bytes && int8.bytes > nf4.bytes);
+  for (const own of results.slice(1)) {
+    assert(own.sqnr > 15 && own.divergence > 0 && own.largestError > own.meanError, own.scheme);
+    assert(own.leastCosine > 0.98 && own.lossChangeInterval > 0, own.scheme);
+  }
+});
+
+Deno.test("nibble quantize compare names what it cannot do", async () => {
+  const run = (...args: string[]) => nibble("quantize", "compare", ...FLAGS, ...args);
+  const wrong = await run("--schemes", "f32,int5");
+  assertEquals(wrong.code, 2);
+  assertMatch(wrong.stderr, /int5/);
+  const long = await run("--window", "5000", "--schemes", "f32", "--limit", "200");
+  assertEquals(long.code, 1);
+  assertMatch(long.stderr, /window|context|tokens/);
+});

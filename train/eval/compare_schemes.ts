@@ -1,0 +1,265 @@
+/**
+ * Several ways to put one model into few bits, side by side on one text.
+ *
+ * @module
+ */
+import { noGrad } from "../../core/autograd.ts";
+import { tensor } from "../../core/tensor.ts";
+import { IGNORED } from "../data/dataset.ts";
+import { checkWindows, windowsOf } from "./perplexity.ts";
+import { score } from "./score.ts";
+import type { LanguageModel } from "../models/language_model.ts";
+import { awqLayers } from "../quant/awq.ts";
+import type { CalibrationText } from "../quant/calibration.ts";
+import { gptqLayers } from "../quant/gptq_layers.ts";
+import { type LayerErrors, layerErrors } from "../quant/layer_errors.ts";
+import { quantizeLayers } from "../quant/weight_only.ts";
+
+/** A way to put a model into few bits, by the name that it has in tables. */
+export type SchemeName = (typeof SCHEME_NAMES)[number];
+
+/** All of them. */
+export const SCHEME_NAMES = [
+  ...["f32", "int8", "int4", "nf4", "nf4-dq", "fp4", "fp4-dq", "gptq", "awq", "hqq"] as const,
+] as const;
+
+/** How `compareSchemes` goes about it. */
+export interface CompareOptions {
+  /** The schemes, in the order of the table. */
+  readonly schemes: readonly SchemeName[];
+  /** Tokens of a window; 256 by default, or the model's context if that is less. */
+  readonly window?: number;
+  /** What GPTQ and AWQ read: another text than the one that is measured. */
+  readonly calibration?: CalibrationText;
+  /** Told of each result as it comes. */
+  readonly onResult?: (result: SchemeResult) => void;
+}
+
+/** What a scheme costs. */
+export interface SchemeResult extends LayerErrors {
+  /** Which. */
+  readonly scheme: SchemeName;
+  /** Of the text. */
+  readonly perplexity: number;
+  /** Its logarithm, in nats for each token. */
+  readonly loss: number;
+  /** The mean difference of the loss from that in 32 bits, over windows, and the half width of its 95 % interval. */
+  readonly lossChange: number;
+  /** See `lossChange`; NaN with a single window. */
+  readonly lossChangeInterval: number;
+  /** Bytes of the whole model, scales and zero points included. */
+  readonly bytes: number;
+  /** Bits for each weight of the linear layers, scales and zero points included. */
+  readonly bitsPerWeight: number;
+  /** The share of places at which the likeliest token is still that of 32 bits. */
+  readonly agreement: number;
+  /** The mean Kullback-Leibler divergence of the predictions from those in 32 bits, in nats. */
+  readonly divergence: number;
+  /** Tokens of the text for each second, evaluated; the first scheme's time includes compilation. */
+  readonly tokensPerSecond: number;
+}
+
+/** Places whose whole predictions are compared: each is as long as the vocabulary. */
+const PLACES = 64;
+
+/** What a model says of the text. */
+interface Reading {
+  /** The sum of losses and the number of labels in each window. */
+  readonly windows: readonly { readonly loss: number; readonly labels: number }[];
+  readonly predicted: Int32Array;
+  readonly logits: Float32Array;
+  readonly seconds: number;
+}
+
+/** A model's logits at some places spread over the windows, [places, vocabulary]. */
+async function someLogits(
+  model: LanguageModel,
+  windows: readonly { readonly ids: Int32Array<ArrayBuffer> }[],
+): Promise<Float32Array> {
+  const { device } = model;
+  const each = Math.max(1, Math.floor(PLACES / windows.length));
+  const stride = Math.max(1, Math.floor(windows.length / PLACES));
+  const parts: Float32Array[] = [];
+  for (let i = 0; i < windows.length; i += stride) {
+    const { ids } = windows[i];
+    const own = Math.min(each, ids.length);
+    const places = Int32Array.from(
+      { length: own },
+      (_, k) => Math.floor((k + 0.5) * ids.length / own),
+    );
+    using logits = device.scope(() =>
+      noGrad(() =>
+        device.keep(
+          model.forward(tensor(device, ids, [1, ids.length]), { places: tensor(device, places) }),
+        )
+      )
+    );
+    parts.push(await logits.read() as Float32Array);
+  }
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+async function read(model: LanguageModel, ids: Int32Array, window: number): Promise<Reading> {
+  const windows = windowsOf(ids, window);
+  const start = performance.now();
+  const length = Math.min(window, ids.length);
+  const { losses, predicted, starts } = await score(model, windows, {
+    length,
+    rows: Math.max(1, Math.min(windows.length, Math.floor(2048 / length))),
+    predict: true,
+  });
+  const seconds = (performance.now() - start) / 1000;
+  const sums = windows.map(({ labels }, i) => ({
+    loss: losses.subarray(starts[i], starts[i + 1]).reduce((sum, x) => sum + x, 0),
+    labels: labels.reduce((sum, label) => sum + (label === IGNORED ? 0 : 1), 0),
+  }));
+  const logits = await someLogits(model, windows);
+  return { windows: sums, predicted: predicted!, logits, seconds };
+}
+
+/** The mean of `Σ p · log(p / q)` over rows of logits. */
+export function divergenceOf(
+  from: Float32Array,
+  to: Float32Array,
+  vocabulary: number,
+): number {
+  let sum = 0;
+  for (let row = 0; row < from.length; row += vocabulary) {
+    const [p, q] = [from.subarray(row, row + vocabulary), to.subarray(row, row + vocabulary)];
+    const [a, b] = [logSumExp(p), logSumExp(q)];
+    for (let i = 0; i < vocabulary; i++) sum += Math.exp(p[i] - a) * (p[i] - q[i] - (a - b));
+  }
+  // Rounding may leave a hair less than nothing.
+  return Math.max(0, sum * vocabulary / from.length);
+}
+
+function logSumExp(x: Float32Array): number {
+  let most = -Infinity;
+  for (const value of x) most = Math.max(most, value);
+  let sum = 0;
+  for (const value of x) sum += Math.exp(value - most);
+  return most + Math.log(sum);
+}
+
+/** The mean difference over windows and the half width of its 95 % interval, from the windows' spread. */
+function change(before: Reading, after: Reading): { mean: number; interval: number } {
+  const differences = before.windows.map(({ loss, labels }, i) =>
+    (after.windows[i].loss - loss) / labels
+  );
+  const n = differences.length;
+  const labels = before.windows.reduce((sum, own) => sum + own.labels, 0);
+  const mean = differences.reduce((sum, d, i) => sum + d * before.windows[i].labels, 0) / labels;
+  const squares = differences.reduce((sum, d) => sum + (d - mean) ** 2, 0);
+  return { mean, interval: n < 2 ? NaN : 1.96 * Math.sqrt(squares / (n - 1) / n) };
+}
+
+/** Puts a model into few bits, until `restore()`. */
+async function apply(
+  model: LanguageModel,
+  scheme: SchemeName,
+  text: CalibrationText | undefined,
+): Promise<{ restore(): void }> {
+  switch (scheme) {
+    case "f32":
+      return { restore() {} };
+    case "int8":
+    case "int4":
+    case "hqq":
+      return await quantizeLayers(model, { kind: scheme });
+    case "nf4":
+    case "fp4":
+      return await quantizeLayers(model, { kind: scheme });
+    case "nf4-dq":
+    case "fp4-dq":
+      return await quantizeLayers(model, {
+        kind: scheme === "nf4-dq" ? "nf4" : "fp4",
+        doubleQuant: true,
+      });
+    case "gptq":
+    case "awq":
+      if (!text) {
+        throw new TypeError(
+          `Cannot compare ${scheme} without a text to calibrate on: pass calibration, with other text than is measured`,
+        );
+      }
+      return scheme === "gptq"
+        ? await gptqLayers(model, { text })
+        : await awqLayers(model, { text });
+  }
+}
+
+function sizeOf(model: LanguageModel): { bytes: number; bitsPerWeight: number } {
+  let [size, weights] = [0, 0];
+  for (const [, layer] of model.linearLayers()) {
+    size += layer.weightBytes;
+    weights += layer.shape[0] * layer.shape[1];
+  }
+  return { bytes: model.weightBytes, bitsPerWeight: 8 * size / weights };
+}
+
+/**
+ * Measures a text with the model's linear layers in each of several schemes. The model is as before afterwards.
+ *
+ * @param model a model with plain weights
+ * @param ids the text's tokens; differences between schemes are paired window by window, so some dozens of windows are wanted
+ * @param options which schemes, what is calibrated on
+ * @throws {RangeError} if there are too few tokens
+ * @throws {TypeError} if GPTQ or AWQ has no calibration text
+ *
+ * @example
+ * ```ts
+ * import { compareSchemes, loadModel, openDevice } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * const model = await loadModel(device, "assets/base");
+ * const ids = model.tokenizer!.encode("a large wild cat with stripes; a tool for driving nails");
+ * for (const { scheme, perplexity, bytes } of await compareSchemes(model, ids, { schemes: ["f32", "int8", "nf4"] })) {
+ *   console.log(scheme, perplexity, bytes);
+ * }
+ * ```
+ */
+export async function compareSchemes(
+  model: LanguageModel,
+  ids: Int32Array,
+  options: CompareOptions,
+): Promise<SchemeResult[]> {
+  const { schemes, calibration, onResult } = options;
+  const window = options.window ?? Math.min(256, model.config.contextLength);
+  checkWindows(model, ids.length, window);
+  const before = await read(model, ids, window);
+  const results: SchemeResult[] = [];
+  for (const scheme of schemes) {
+    const plain = new Map([...model.linearLayers()]);
+    const applied = await apply(model, scheme, calibration);
+    try {
+      const after = scheme === "f32" ? before : await read(model, ids, window);
+      const labels = after.windows.reduce((sum, own) => sum + own.labels, 0);
+      const loss = after.windows.reduce((sum, own) => sum + own.loss, 0) / labels;
+      const { mean, interval } = change(before, after);
+      const same = after.predicted.filter((token, i) => token === before.predicted[i]).length;
+      const result: SchemeResult = {
+        scheme,
+        perplexity: Math.exp(loss),
+        loss,
+        lossChange: mean,
+        lossChangeInterval: interval,
+        ...sizeOf(model),
+        ...await layerErrors(model, plain),
+        agreement: same / labels,
+        divergence: divergenceOf(before.logits, after.logits, model.config.vocabSize),
+        tokensPerSecond: labels / after.seconds,
+      };
+      results.push(result);
+      onResult?.(result);
+    } finally {
+      applied.restore();
+    }
+  }
+  return results;
+}
