@@ -139,7 +139,7 @@ function record<R extends StepResult>(
   const pinned = new Set(tensorsIn(result).map((t) => t.storage));
   for (const leaf of recorder.leaves) if (leaf.grad) pinned.add(leaf.grad.storage);
   const entries = usedEntries(recorder.entries, pinned);
-  const work = overlap ? schedule(entries, (kernel) => device.pipeline(kernel)) : inOrder(entries);
+  const work = overlap ? schedule(entries, device) : inOrder(entries);
   const blocks = planMemory(work, pinned, device.pool);
   return {
     inputs: fixed,

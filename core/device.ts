@@ -166,6 +166,11 @@ export class Device {
     else this.enqueue(this.#groups.resolve(entry));
   }
 
+  /** @ignore How many buffers a kernel may have. */
+  get mostBuffers(): number {
+    return this.gpu.limits.maxStorageBuffersPerShaderStage;
+  }
+
   /** @ignore A compiled kernel. */
   pipeline(kernel: Kernel, constants?: Constants): Pipeline {
     return this.#pipelines.get(kernel, constants);
@@ -179,6 +184,11 @@ export class Device {
   /** @ignore Appends commands to the pending list. */
   enqueue(commands: readonly Command[]): void {
     for (const command of commands) {
+      // A step that is cut goes to the GPU in pieces, so that it begins before the last one is encoded.
+      if (command.kind === "cut" && this.#pending.length >= LONGEST_LIST) {
+        this.flush();
+        continue;
+      }
       if (!markWrites(command)) continue;
       for (const block of blocksOf(command)) block.epoch = this.#epoch;
       if (command.kind === "dispatch") this.#dispatches++;

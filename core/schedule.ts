@@ -34,9 +34,6 @@ const PART = 160;
 /** Bytes that may be written to buffers which their command buffer has not used before: so much memory is not reused in time. */
 const PART_BYTES = 64 << 20;
 
-/** Buffers that a dispatch may read in any case; see `maxStorageBuffersPerShaderStage`. */
-const MOST_READ = 8;
-
 /** Every storage of an entry, and whether it is written. */
 export function* usesOf(entry: Entry): Generator<{ storage: Storage; written: boolean }> {
   if (entry.kind === "copy") {
@@ -150,20 +147,23 @@ class States {
   }
 }
 
+/** Compiles kernels, and says how many buffers one may read. */
+export interface Compiler {
+  readonly mostBuffers: number;
+  pipeline(kernel: Kernel): Pipeline;
+}
+
 /** Dispatches that take the barrier of these storages. */
-function* joined(
-  storages: readonly Storage[],
-  pipelineOf: (kernel: Kernel) => Pipeline,
-): Generator<Entry> {
-  for (let from = 0; from < storages.length; from += MOST_READ) {
-    const part = storages.slice(from, from + MOST_READ);
+function* joined(storages: readonly Storage[], compiler: Compiler): Generator<Entry> {
+  for (let from = 0; from < storages.length; from += compiler.mostBuffers) {
+    const part = storages.slice(from, from + compiler.mostBuffers);
     const bindings = part.map((storage): Bound => ({
       kind: "buffer",
       storage,
       offset: 0,
       bytes: storage.bytes,
     }));
-    const pipeline = pipelineOf(joinKernel(part.length));
+    const pipeline = compiler.pipeline(joinKernel(part.length));
     yield { kind: "dispatch", pipeline, bindings, grid: [1], flops: 0 };
   }
 }
@@ -177,13 +177,10 @@ export function inOrder(entries: readonly Entry[]): Scheduled[] {
  * Puts recorded work in an order in which independent work runs side by side.
  *
  * @param entries the work, in any order that is right
- * @param pipelineOf compiles a kernel
+ * @param compiler of the device
  * @returns the same work and some dispatches that only wait, in an order that is right too
  */
-export function schedule(
-  entries: readonly Entry[],
-  pipelineOf: (kernel: Kernel) => Pipeline,
-): Scheduled[] {
+export function schedule(entries: readonly Entry[], compiler: Compiler): Scheduled[] {
   const found: Scheduled[] = [];
   const states = new States();
   let [part, length, bytes] = [0, 0, 0];
@@ -204,7 +201,7 @@ export function schedule(
     // One that reads all of it can go first, and take the barrier itself.
     const first = group.find((entry) => new Set(states.waits(entry)).size === waits.size);
     if (group.length > 1 && !first) {
-      for (const join of joined([...waits], pipelineOf)) put(join, true);
+      for (const join of joined([...waits], compiler)) put(join, true);
     }
     const ordered = first ? [first, ...group.filter((entry) => entry !== first)] : group;
     for (const [i, entry] of ordered.entries()) put(entry, i === 0);

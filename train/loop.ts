@@ -33,7 +33,7 @@ export interface TrainOptions extends AdamWOptions {
   readonly accumulation?: number;
   /** Of the order of the data, and of dropout. 0 by default; the same seed gives the same weights, byte for byte. */
   readonly seed?: number;
-  /** Steps between two reads of the losses; by default as many as take about half a second. */
+  /** Steps between two reads of the losses; by default as many as take about a second. */
   readonly readEvery?: number;
   /**
    * Gradient checkpointing: of each block only the input is kept, and the backward pass computes the rest again. A third more work
@@ -76,11 +76,11 @@ export interface TrainProgress {
   readonly tokensPerSecond: number;
 }
 
-/** Half a second of steps between reads: a read takes 10 ms in which the GPU has nothing to do. */
-const READ_MILLISECONDS = 500;
+/** About a second of steps between reads: a read takes 10 ms in which the GPU has nothing to do. */
+const READ_MILLISECONDS = 1000;
 
 /** So many steps are queued at most before they are waited for. */
-const MOST_QUEUED = 64;
+const MOST_QUEUED = 512;
 
 /** So many tokens a row has at least, if the context allows: short rows waste places when sequences are packed. */
 const LEAST_LENGTH = 256;

@@ -80,7 +80,7 @@ Deno.test("schedule() keeps what each dispatch reads and writes, for random work
       }
     });
     const wanted = historyOf(entries);
-    const work = schedule(entries, (kernel) => device.pipeline(kernel));
+    const work = schedule(entries, device);
     const own = new Set(entries);
     const found = work.map(({ entry }) => entry).filter((entry) => own.has(entry));
     assertEquals(found.length, entries.length);
