@@ -50,3 +50,12 @@ export function lengthsOf({ q, k }: Operands): Lengths {
 export function noPast(device: Device): Tensor {
   return constant(device, "no past", () => new Int32Array(1));
 }
+
+/**
+ * Floating-point operations of the forward pass, for profiles: half of the square, as if one sequence filled each row. Not counted
+ * over a cache, where the device alone knows how many keys there are.
+ */
+export function forwardFlops(operands: Operands): number {
+  const { batch, queries, keys, heads, size } = lengthsOf(operands);
+  return operands.past ? 0 : 2 * batch * heads * queries * keys * size;
+}

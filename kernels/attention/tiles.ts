@@ -9,7 +9,7 @@ import { type Kernel, kernel } from "../../core/kernel.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
 import deltaCode from "./attention_delta.wgsl" with { type: "text" };
 import groupSumCode from "./group_sum.wgsl" with { type: "text" };
-import { type Attended, type Lengths, noPast, type Operands } from "./operands.ts";
+import { type Attended, forwardFlops, type Lengths, noPast, type Operands } from "./operands.ts";
 import { type AttentionTile, pieceWidth } from "./tile.ts";
 import { keysBytes, keysSource, queriesBytes, queriesSource } from "./tile_backward.ts";
 import { forwardBytes, forwardSource } from "./tile_forward.ts";
@@ -96,6 +96,8 @@ export function attendByTiles(
     ),
     [q, k, v, positions, past ?? noPast(device), out, logSums, paramsOf(operands)],
     [heads, batch, Math.ceil(queries / tile.rows)],
+    undefined,
+    forwardFlops(operands),
   );
   return { out, logSums };
 }
@@ -138,6 +140,9 @@ export function backwardByTiles(
     kernelOf("attention_backward_kv", tiles.keys, `${size}`, () => keysSource(tiles.keys, size)),
     [...common, dK, dV],
     [heads / group, batch, Math.ceil(length / tiles.keys.rows)],
+    undefined,
+    // Three of the backward pass's five products; both kernels compute two of them, which count once.
+    1.5 * forwardFlops(operands),
   );
   const dQ = empty(device, q.shape);
   device.dispatch(
@@ -149,6 +154,8 @@ export function backwardByTiles(
     ),
     [...common, dQ],
     [heads, batch, Math.ceil(length / tiles.queries.rows)],
+    undefined,
+    forwardFlops(operands),
   );
   if (!tiles.split) return [dQ, dK, dV];
   return [dQ, sumGroups(dK, kvHeads), sumGroups(dV, kvHeads)];

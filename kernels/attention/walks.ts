@@ -12,7 +12,7 @@ import { unroll } from "../linear/unroll.ts";
 import code from "./attention.wgsl" with { type: "text" };
 import keysCode from "./attention_backward_kv.wgsl" with { type: "text" };
 import queriesCode from "./attention_backward_q.wgsl" with { type: "text" };
-import { type Attended, noPast, type Operands } from "./operands.ts";
+import { type Attended, forwardFlops, noPast, type Operands } from "./operands.ts";
 
 /** The kernels for heads of D elements: D is baked in, because each invocation holds a head in registers. */
 interface HeadKernels {
@@ -85,16 +85,19 @@ export function attendByWalks(operands: Operands): Attended {
       uniform(batch, queries, keys, heads, kvHeads, scale),
     ],
     gridOf(Math.ceil(batch * queries * heads / 32)),
+    undefined,
+    forwardFlops(operands),
   );
   return { out, logSums };
 }
 
 /** The backward pass: the gradients of q, k and v, from that of the result. */
 export function backwardByWalks(
-  { q, k, v, positions }: Operands,
+  operands: Operands,
   { out, logSums }: Attended,
   g: Tensor,
 ): Tensor[] {
+  const { q, k, v, positions } = operands;
   const { device } = q;
   const [batch, length, heads, size] = q.shape;
   const kvHeads = k.shape[2];
@@ -107,11 +110,16 @@ export function backwardByWalks(
     pick(device, kernels.queries),
     [input(q), input(k), input(v), input(out), input(g), positions, logSums, dQ, params],
     gridOf(Math.ceil(batch * length * heads / 32)),
+    undefined,
+    forwardFlops(operands),
   );
   device.dispatch(
     pick(device, kernels.keys),
     [input(q), input(k), input(v), input(g), positions, logSums, dK, dV, params],
     gridOf(Math.ceil(batch * length * kvHeads / 32)),
+    undefined,
+    // Three of the backward pass's five products.
+    1.5 * forwardFlops(operands),
   );
   return [dQ, dK, dV];
 }

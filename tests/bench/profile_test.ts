@@ -2,7 +2,9 @@ import { profile, sharesOf } from "../../bench/profile.ts";
 import { traceOf, writeTrace } from "../../bench/trace.ts";
 import { capture } from "../../core/capture.ts";
 import { kernel } from "../../core/kernel.ts";
-import { empty } from "../../core/tensor.ts";
+import { empty, tensor } from "../../core/tensor.ts";
+import type { Attended } from "../../kernels/attention/operands.ts";
+import { attendByWalks, backwardByWalks } from "../../kernels/attention/walks.ts";
 import { runProduct } from "../../kernels/linear/matmul.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { scale } from "../../kernels/pointwise/scale.ts";
@@ -73,6 +75,19 @@ Deno.test("products count their operations, whatever kernel computes them", asyn
     assertEquals(flops, 2 * 32 * 128 * 64, variant);
     for (const t of [a, b, out]) t.dispose();
   }
+});
+
+Deno.test("attention counts half of the square, and 2.5 times as much backward", async () => {
+  const [q, k, v] = [4, 2, 2].map((heads, seed) => randomTensor([1, 32, heads, 16], seed));
+  const positions = tensor(device, Int32Array.from({ length: 32 }, (_, i) => i), [1, 32]);
+  const operands = { q, k, v, positions };
+  let attended: Attended;
+  const forward = await profile(device, () => void (attended = attendByWalks(operands)));
+  const back = await profile(device, () => void backwardByWalks(operands, attended, q));
+  const [there, here] = [forward, back].map(({ dispatches }) =>
+    dispatches.reduce((sum, own) => sum + own.flops, 0)
+  );
+  assertEquals([there, here], [2 * 4 * 32 * 32 * 16, 2.5 * there]);
 });
 
 Deno.test("profile() of nothing is empty", async () => {
