@@ -42,8 +42,8 @@ export interface KernelTiming {
 export interface BenchOptions {
   /** Only kernels whose name contains this. */
   readonly filter?: string;
-  /** Only kernels whose name begins with this. */
-  readonly kernel?: string;
+  /** Only kernels whose name begins with one of these. */
+  readonly kernels?: readonly string[];
   /** Runs in each timed stretch; chosen by time without it. */
   readonly repeats?: number;
   /** Lengths: those of tests, of a small model, of a large model. By default "software" or "gpu", as the adapter is. */
@@ -215,15 +215,15 @@ export async function benchKernels(
   device: Device,
   options: BenchOptions = {},
 ): Promise<KernelTiming[]> {
-  const { filter = "", kernel: start = "", repeats, onResult } = options;
+  const { filter = "", kernels: starts = [""], repeats, onResult } = options;
   const all = options.cases ?? KERNEL_CASES;
-  const chosen = all.filter(({ kernel }) => kernel.startsWith(start) && kernel.includes(filter));
+  const chosen = all.filter(({ kernel }) =>
+    starts.some((start) => kernel.startsWith(start)) && kernel.includes(filter)
+  );
   if (chosen.length === 0) {
     const names = all.map(({ kernel }) => kernel).join(", ");
     throw new RangeError(
-      `Cannot bench "${start || filter}": no kernel ${
-        start ? "begins with it" : "has it in its name"
-      }. There are ${names}`,
+      `Cannot bench "${filter || starts.join()}": no kernel has it in its name. There are ${names}`,
     );
   }
   const found: KernelTiming[] = [];

@@ -9,7 +9,7 @@ import { type Device, openDevice } from "../core/device.ts";
 import { writeWhole } from "../train/files/output.ts";
 import { KERNEL_HEAD, showComparison, showKernel, showWork, WORK_HEAD } from "./bench_tables.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { jsonOutput } from "./options.ts";
+import { jsonOutput, textList } from "./options.ts";
 import { percent, printJson, printLine } from "./print.ts";
 import { showProfile } from "./profile_table.ts";
 
@@ -19,8 +19,11 @@ const WORK_NAMES = WORKS.map(({ name }) => name);
 const OPTIONS = z.strictObject({
   files: z.array(z.string().min(1)).default([])
     .meta({ description: "with --compare: the two files", placeholder: "FILE" }),
-  kernel: z.string().min(1).optional()
-    .meta({ description: "only kernels whose name begins with this", placeholder: "NAME" }),
+  kernel: textList().optional()
+    .meta({
+      description: "only kernels whose names begin with one of these",
+      placeholder: "NAMES",
+    }),
   size: z.int().min(1).optional().describe(
     "one length for M, N and K, for rows and columns, or for sequences",
   ),
@@ -49,10 +52,11 @@ const OPTIONS = z.strictObject({
   if (filter !== undefined && !names.some((name) => name.includes(filter))) {
     refuse("filter", `found ${JSON.stringify(filter)}, ${wanted}`);
   }
-  if (kernel !== undefined && !KERNELS.some((name) => name.startsWith(kernel))) {
+  const unknown = kernel?.find((part) => !KERNELS.some((name) => name.startsWith(part)));
+  if (unknown !== undefined) {
     refuse(
       "kernel",
-      `found ${JSON.stringify(kernel)}, wanted the beginning of ${KERNELS.join(", ")}`,
+      `found ${JSON.stringify(unknown)}, wanted the beginning of ${KERNELS.join(", ")}`,
     );
   }
   if (profile && !endToEnd && !all) refuse("profile", "wanted --end-to-end with it");
@@ -84,10 +88,10 @@ async function benchOnKernels(
   options: BenchChoice,
   say: Say,
 ): Promise<KernelTiming[]> {
-  const { filter, kernel, size, repeats, sizes } = options;
+  const { filter, kernel: kernels, size, repeats, sizes } = options;
   say(KERNEL_HEAD);
   const onResult = (result: KernelTiming) => say(showKernel(result));
-  return await benchKernels(device, { filter, kernel, size, repeats, sizes, onResult });
+  return await benchKernels(device, { filter, kernels, size, repeats, sizes, onResult });
 }
 
 function showVersions(versions: Readonly<Record<string, string>>): string {
@@ -157,6 +161,7 @@ const bench: Command = defineCommand({
   examples: [
     ["nibble bench", "every kernel, at sizes that suit the adapter"],
     ["nibble bench --kernel matmul --size 512 --json", "products of 512×512 matrices, as JSON"],
+    ["nibble bench --kernel softmax,attention", "two families"],
     ["nibble bench --end-to-end --filter qlora", "steps of QLoRA on models of 135M and 7B weights"],
     ["nibble bench --all --json today.json", "all there is, and a file of the results"],
     ["nibble bench --compare yesterday.json today.json", "what became faster, and what slower"],

@@ -1,4 +1,4 @@
-"""PyTorch's kernels on the rows of a `nibble bench --json FILE`: the same names and shapes, f32 without TF32, eager.
+"""PyTorch on the rows of a `nibble bench --json FILE`: kernels, and steps of a GPT; the same names and shapes, f32 without TF32, eager.
 
     python3 bench/peers/peer_torch.py --rows nibble.json > torch.json
     nibble bench --compare torch.json nibble.json
@@ -11,6 +11,7 @@ import json
 import platform
 import statistics
 import sys
+import time
 
 RING_BYTES = 256 << 20
 MOST_COPIES = 64
@@ -29,6 +30,8 @@ DEFAULT_ROWS = [
     ("rms norm forward", "rows=4096 columns=4096"),
     ("layer norm forward", "rows=4096 columns=4096"),
     ("cross entropy forward", "rows=2048 columns=32000"),
+    ("full gpt-d512 8x256", "batch=8 length=256"),
+    ("full gpt-d64 2x32", "batch=2 length=32"),
 ]
 
 
@@ -137,6 +140,91 @@ class Ops:
         return None
 
 
+GPTS = {
+    "full gpt-d512 8x256": {"layers": 8, "dim": 512, "heads": 8, "batch": 8, "length": 256, "vocab": 8192},
+    "full gpt-d64 2x32": {"layers": 2, "dim": 64, "heads": 4, "batch": 2, "length": 32, "vocab": 256},
+}
+
+
+def gpt_step(torch, s):
+    """A training step of a GPT, with AdamW and clipping."""
+    nn, f = torch.nn, torch.nn.functional
+    dim, heads, batch, length = s["dim"], s["heads"], s["batch"], s["length"]
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ln1, self.ln2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+            self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+            self.fc, self.proj = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+
+        def forward(self, x):
+            split = lambda t: t.view(batch, length, heads, dim // heads).transpose(1, 2)
+            q, k, v = (split(t) for t in self.qkv(self.ln1(x)).chunk(3, -1))
+            mixed = f.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+            return x + self.proj(f.gelu(self.fc(self.ln2(x)), approximate="tanh"))
+
+    class Gpt(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wte, self.wpe = nn.Embedding(s["vocab"], dim), nn.Embedding(length, dim)
+            self.blocks = nn.Sequential(*(Block() for _ in range(s["layers"])))
+            self.norm = nn.LayerNorm(dim)
+
+        def forward(self, ids):
+            x = self.wte(ids) + self.wpe.weight
+            return self.norm(self.blocks(x)) @ self.wte.weight.T
+
+    model = Gpt().to("cuda")
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=0.02)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    ids = torch.randint(0, s["vocab"], (batch, length + 1), device="cuda")
+
+    def step():
+        logits = model(ids[:, :-1])
+        loss = f.cross_entropy(logits.reshape(-1, s["vocab"]), ids[:, 1:].reshape(-1))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def time_steps(torch, row):
+    """A training step by the host's clock, until the GPU is done."""
+    shape = GPTS[row["name"]]
+    torch.cuda.reset_peak_memory_stats()
+    step = gpt_step(torch, shape)
+
+    def timed(count):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(count):
+            step()
+        torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - start) / count
+
+    cold = timed(1)
+    timed(5)
+    count = max(1, round(400 / timed(10)))
+    times = [timed(count) for _ in range(STRETCHES)]
+    median = statistics.median(times)
+    return {
+        "name": row["name"],
+        "shape": row["shape"],
+        "ms": median,
+        "minMs": min(times),
+        "maxMs": max(times),
+        "tokensPerSecond": 1000 * shape["batch"] * shape["length"] / median,
+        "coldMs": cold,
+        "peakBytes": torch.cuda.max_memory_allocated(),
+    }
+
+
 def time_op(torch, make):
     """Milliseconds of a run: least, median and most of some stretches, on the GPU's clock."""
     before = torch.cuda.memory_allocated()
@@ -183,6 +271,9 @@ def measure(torch, rows):
     results, skipped = [], []
     for row in rows:
         name, shape = row["name"], row["shape"]
+        if name in GPTS and "tiny" not in shape:
+            results.append(time_steps(torch, row))
+            continue
         try:
             sizes = lengths(shape)
         except ValueError:
