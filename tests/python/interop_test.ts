@@ -9,6 +9,7 @@ import { addLora, mergeAdapter } from "../../train/adapters/lora.ts";
 import type { DecomposedLoraOptions, LoraOptions } from "../../train/adapters/lora_options.ts";
 import { mergeAdapterFourBit } from "../../train/adapters/merge_four_bit.ts";
 import { saveAdapter, type SaveAdapterOptions } from "../../train/adapters/peft.ts";
+import { generateTokens } from "../../train/eval/generate.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { loadModel, type LoadOptions } from "../../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../../train/models/save.ts";
@@ -110,6 +111,8 @@ interface ModelCase {
 
 const MODELS: Readonly<Record<string, ModelCase>> = {
   "a merged model": { merge: mergeAdapter },
+  "a merged model in bf16": { merge: mergeAdapter, save: { dtype: "bf16" } },
+  "a merged GPT-2 in f16": { base: "gpt2", merge: mergeAdapter, save: { dtype: "f16" } },
   "a merged GPT-2": { base: "gpt2", merge: mergeAdapter },
   "a merged 4-bit model, decoded": {
     load: { quantize: "nf4" },
@@ -151,9 +154,22 @@ async function lacking(modules: string): Promise<string | null> {
   return code === 0 ? null : text.split("\n").at(-1) ?? "it failed";
 }
 
-async function logitsHere(model: LanguageModel): Promise<Float32Array> {
+/** Ids that are a prompt, and ids of the answer. */
+const [PROMPT, ANSWER] = [8, 12];
+
+/** What nibble computes. */
+interface Computed {
+  readonly logits: Float32Array;
+  /** The greedy answer to the beginning of the first row. */
+  readonly answer: readonly number[];
+}
+
+async function computeHere(model: LanguageModel): Promise<Computed> {
   const ids = tensor(device, Int32Array.from(ROWS.flat()), [ROWS.length, ROWS[0].length]);
-  return await noGrad(() => model.forward(ids)).read() as Float32Array;
+  const logits = await noGrad(() => model.forward(ids)).read() as Float32Array;
+  const prompts = [ROWS[0].slice(0, PROMPT)];
+  const [answer] = await generateTokens(model, prompts, { maxNewTokens: ANSWER, endTokens: [] });
+  return { logits, answer: [...answer] };
 }
 
 /** Numbers like those that training leaves, in everything that an adapter trains. */
@@ -172,7 +188,7 @@ interface Job {
   readonly model: string;
   readonly adapter: string | null;
   readonly out: string;
-  readonly wanted: Float32Array;
+  readonly wanted: Computed;
   readonly bound: number;
 }
 
@@ -186,7 +202,7 @@ async function writeAdapter(
   await pretendTraining(model);
   const adapter = `${root}/${name}`;
   await saveAdapter(lora, adapter, { ...save, baseModel: base });
-  const wanted = await logitsHere(model);
+  const wanted = await computeHere(model);
   model.dispose();
   return { name, model: `${GOLDEN}${base}`, adapter, out: `${adapter}.f32`, wanted, bound };
 }
@@ -204,8 +220,10 @@ async function writeModel(
   }
   const folder = `${root}/${name}`;
   await saveModel(model, folder, save);
-  const wanted = await logitsHere(model);
-  model.dispose();
+  // What was rounded while it was written is read again.
+  const written = save?.dtype ? await loadModel(device, folder) : model;
+  const wanted = await computeHere(written);
+  for (const own of new Set([model, written])) own.dispose();
   return { name, model: folder, adapter: null, out: `${folder}.f32`, wanted, bound: 1e-5 };
 }
 
@@ -223,7 +241,12 @@ Deno.test("transformers and PEFT compute with nibble's folders what nibble does"
     for (const [name, own] of Object.entries(MODELS)) {
       if (!own.fourBit || !noFourBit) jobs.push(await writeModel(root, name, own));
     }
-    const plan = { ids: ROWS, jobs: jobs.map(({ wanted: _, ...job }) => job) };
+    const plan = {
+      ids: ROWS,
+      prompt: PROMPT,
+      answer: ANSWER,
+      jobs: jobs.map(({ wanted: _, ...job }) => job),
+    };
     await Deno.writeTextFile(`${root}/jobs.json`, JSON.stringify(plan));
     const { code, text } = await python(SCRIPT, `${root}/jobs.json`);
     assertEquals(code, 0, text);
@@ -233,10 +256,12 @@ Deno.test("transformers and PEFT compute with nibble's folders what nibble does"
         const fault = await Deno.readTextFile(`${out}.error`).catch(() => null);
         assert(fault === null, fault ?? "");
         const found = new Float32Array((await Deno.readFile(out)).buffer);
-        assertEquals(found.length, wanted.length);
-        const error = relativeError(wanted, found);
+        const size = wanted.logits.length;
+        assertEquals(found.length, size + ANSWER);
+        const error = relativeError(wanted.logits, found.subarray(0, size));
         console.log(`${error.toExponential(1)} of the largest logit`);
         assert(error <= bound, `relative error ${error}, allowed ${bound}`);
+        assertEquals([...found.subarray(size)], wanted.answer);
       });
     }
   } finally {

@@ -1,7 +1,7 @@
-"""Logits of folders that nibble wrote, as transformers and PEFT compute them: python logits.py jobs.json
+"""Logits and greedy answers of folders that nibble wrote, as transformers and PEFT compute them: python logits.py jobs.json
 
-jobs.json: {"ids": [[...]], "jobs": [{"name", "model", "adapter" or null, "out"}]}; logits go to `out` as little-endian f32.
-A job that fails writes the reason to `out`.error instead. Versions are printed.
+jobs.json: {"ids": [[...]], "prompt": n, "answer": n, "jobs": [{"name", "model", "adapter" or null, "out"}]}; logits go to `out` as
+little-endian f32, behind them the ids that follow on the first row's first `prompt` ids, as f32 too. A job that fails writes the reason to `out`.error instead. Versions are printed.
 """
 
 import json
@@ -33,8 +33,18 @@ def main(path):
                     module.support_avx512bf16_for_cpu = False
             with torch.no_grad():
                 logits = model(ids).logits
+                prompt = ids[:1, : given["prompt"]]
+                answer = model.generate(
+                    prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    max_new_tokens=given["answer"],
+                    do_sample=False,
+                    eos_token_id=None,
+                    pad_token_id=0,
+                )[0, given["prompt"] :]
             with open(job["out"], "wb") as file:
                 file.write(logits.float().contiguous().numpy().astype("<f4").tobytes())
+                file.write(answer.numpy().astype("<f4").tobytes())
         except Exception:
             with open(job["out"] + ".error", "w") as file:
                 file.write(traceback.format_exc())
