@@ -18,8 +18,8 @@ import { blueprintOf } from "../../../train/models/architectures.ts";
 import { randomModel } from "../../../train/models/load.ts";
 import { assert } from "../../assert.ts";
 
-/** Cases of each kind. */
-const RUNS = 1000;
+/** Cases of each of five kinds. */
+const RUNS = 2500;
 
 /** Every case must be over after so long, in ms. */
 const LIMIT = 1000;

@@ -339,7 +339,7 @@ const index = fc.record({
   cut: fc.oneof({ arbitrary: fc.constant(1000), weight: 20 }, { arbitrary: fc.nat(60), weight: 1 }),
 });
 
-Deno.test(`${RUNS / 2} shard indexes are read, or refused with a reason, and lead nowhere else`, async () => {
+Deno.test(`${RUNS} shard indexes are read, or refused with a reason, and lead nowhere else`, async () => {
   const model = `${folder}/model`;
   Deno.mkdirSync(`${model}/folder`, { recursive: true });
   const value = '{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';
@@ -353,7 +353,7 @@ Deno.test(`${RUNS / 2} shard indexes are read, or refused with a reason, and lea
       Deno.writeTextFileSync(`${model}/model.safetensors.index.json`, text.slice(0, cut * 10));
       count[await isHandled(() => openCheckpoint(model))]++;
     }),
-    { numRuns: RUNS / 2, seed: 9 },
+    { numRuns: RUNS, seed: 9 },
   );
-  assert(count.read > RUNS / 40 && count.refused > RUNS / 4, JSON.stringify(count));
+  assert(count.read > RUNS / 20 && count.refused > RUNS / 2, JSON.stringify(count));
 });
