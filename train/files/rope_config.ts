@@ -138,7 +138,8 @@ export function readRope(fields: ConfigFields, contextLength: number): RopeConfi
   const rope = (isEmpty ? fields.section("rope_parameters") : older) ??
     new ConfigFields({}, fields.path);
   for (const [key, value] of Object.entries(rope.json)) {
-    if (value === null || typeof value !== "object") continue;
+    // Lists are of other kinds of scaling, which are refused by their own names.
+    if (value === null || typeof value !== "object" || Array.isArray(value)) continue;
     throw rope.fault(key, "a number: positions that are counted otherwise in each layer");
   }
   for (const place of [fields, rope]) place.only("partial_rotary_factor", 1);

@@ -60,7 +60,7 @@ const LLAMA: Json = {
 Deno.test("a rope_type that nibble does not have is refused by name", () => {
   for (
     const rope of [{ rope_scaling: { type: "longrope" } }, {
-      rope_parameters: { rope_type: "longrope" },
+      rope_parameters: { rope_type: "longrope", short_factor: [1, 1], long_factor: [2, 4] },
     }]
   ) {
     assertThrows(
