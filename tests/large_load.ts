@@ -3,13 +3,16 @@
  * (4.2 GB by default) in a temporary folder, loads it into NF4 with double quantization in another process, and shows that process's
  * memory. With software Vulkan the GPU's memory is the process's own, so what the device reserved is shown too.
  *
- * With `small`, it makes a model of SmolLM2-135M's shape instead and only shows times.
+ * With `small`, it makes a model of SmolLM2-135M's shape instead and only shows times. With `gguf` before the number of layers it
+ * makes a GGUF file of Q4_0 with the embedding in Q8_0, whose blocks are kept; with `gguf-nf4` they are quantized again.
  */
 // deno-lint-ignore-file camelcase no-console -- the fields are config.json's; a script shows what it found
 import { openDevice } from "../core/device.ts";
 import { sizeOf } from "../core/shape.ts";
 import { blueprintOf } from "../train/models/architectures.ts";
+import { ggufNameOf } from "../train/models/gguf_names.ts";
 import { loadModel } from "../train/models/load.ts";
+import { ggufBytes, type TestTensor } from "./train/files/gguf_bytes.ts";
 
 const LARGE = {
   model_type: "llama",
@@ -77,11 +80,60 @@ function writeModel(folder: string, json: typeof LARGE): { bytes: number; larges
   return { bytes, largest };
 }
 
+/** The types of the GGUF file: ggml's number, weights of a block, its bytes. */
+const GGUF_TYPES = { norm: [0, 1, 4], embedding: [8, 32, 34], linear: [2, 32, 18] } as const;
+
+/** Writes the same model as one GGUF file. */
+function writeGguf(path: string, json: typeof LARGE): { bytes: number; largest: number } {
+  const [tensors, sizes]: [TestTensor[], [keyof typeof GGUF_TYPES, number][]] = [[], []];
+  let [at, largest] = [0, 0];
+  for (const [name, { shape, role }] of blueprintOf(json, "config.json").weights) {
+    const kind = role as keyof typeof GGUF_TYPES;
+    const [type, block, bytes] = GGUF_TYPES[kind];
+    const size = sizeOf(shape) / block * bytes;
+    const own = `${ggufNameOf(name.replace(/\.weight$/, ""))}.weight`;
+    tensors.push({ name: own, type, shape, data: new Uint8Array(0), offset: BigInt(at) });
+    sizes.push([kind, size]);
+    largest = Math.max(largest, size);
+    at += size; // every size is a multiple of the alignment
+  }
+  const u32 = (key: string, value: number) => [`llama.${key}`, { u32: value }] as const;
+  const header = ggufBytes({
+    metadata: [
+      ["general.architecture", { string: "llama" }],
+      u32("block_count", json.num_hidden_layers),
+      u32("context_length", 2048),
+      u32("embedding_length", json.hidden_size),
+      u32("feed_forward_length", json.intermediate_size),
+      u32("attention.head_count", json.num_attention_heads),
+      u32("attention.head_count_kv", json.num_key_value_heads),
+      ["llama.attention.layer_norm_rms_epsilon", { f32: 1e-5 }],
+      ["llama.rope.freq_base", { f32: 1e4 }],
+    ],
+    tensors,
+  });
+  using out = Deno.openSync(path, { write: true, create: true });
+  out.writeSync(header);
+  for (const [kind, size] of sizes) {
+    // Scales of half precision at the beginning of each block; a norm's numbers are ones.
+    const pattern = new Uint8Array((1 << 20) * GGUF_TYPES[kind][2]);
+    if (kind === "norm") new Float32Array(pattern.buffer).fill(1);
+    else {
+      const view = new DataView(pattern.buffer);
+      for (let i = 0; i < pattern.length; i++) pattern[i] = i * 2654435761 >>> 16;
+      for (let i = 0; i < pattern.length; i += GGUF_TYPES[kind][2]) view.setFloat16(i, 1e-3, true);
+    }
+    for (let left = size; left > 0;) left -= out.writeSync(pattern.subarray(0, left));
+  }
+  return { bytes: header.length + at, largest };
+}
+
 /** In the child: loads, and says what it took. */
-async function load(folder: string): Promise<void> {
+async function load(path: string, quantize: boolean): Promise<void> {
   using device = await openDevice();
   const start = performance.now();
-  const model = await loadModel(device, folder, { quantize: "nf4", doubleQuant: true });
+  const options = quantize ? { quantize: "nf4", doubleQuant: true } as const : {};
+  const model = await loadModel(device, path, options);
   await device.finish();
   const seconds = (performance.now() - start) / 1000;
   const { reserved, peak } = device.memory;
@@ -110,18 +162,20 @@ async function watch(child: Deno.ChildProcess): Promise<Record<string, number>> 
   return most;
 }
 
-if (Deno.args[0] === "load") await load(Deno.args[1]);
+if (Deno.args[0] === "load") await load(Deno.args[1], Deno.args[2] !== "kept");
 else {
   const folder = await Deno.makeTempDir({ prefix: "nibble-large-" });
   try {
-    const json = Deno.args[0] === "small"
-      ? SMALL
-      : { ...LARGE, num_hidden_layers: Number(Deno.args[0] ?? LARGE.num_hidden_layers) };
-    const { bytes, largest } = writeModel(folder, json);
+    const isGguf = Deno.args[0]?.startsWith("gguf");
+    const layers = Number(Deno.args[isGguf ? 1 : 0] ?? LARGE.num_hidden_layers);
+    const json = Deno.args[0] === "small" ? SMALL : { ...LARGE, num_hidden_layers: layers };
+    const model = isGguf ? `${folder}/model.gguf` : folder;
+    const { bytes, largest } = isGguf ? writeGguf(model, json) : writeModel(folder, json);
     console.log(`made ${mega(bytes)}, its largest tensor ${mega(largest)}`);
-    for (const path of [null, folder]) {
+    const kept = Deno.args[0] === "gguf" ? ["kept"] : [];
+    for (const path of [null, model]) {
       // Without a model first: what Deno and the driver take by themselves.
-      const args = path ? ["run", "-A", import.meta.filename!, "load", path] : [
+      const args = path ? ["run", "-A", import.meta.filename!, "load", path, ...kept] : [
         "eval",
         `import { openDevice } from "${
           import.meta.resolve("../core/device.ts")

@@ -8,7 +8,7 @@ import type { Device } from "../../core/device.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import { showShape } from "../../core/shape.ts";
-import { empty, type Tensor } from "../../core/tensor.ts";
+import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
 import { ggufMatmul } from "../linear/gguf_matmul.ts";
 import dequantizeCode from "./gguf_block_dequantize.wgsl" with { type: "text" };
 import { GGUF_BLOCKS, type GgufBlockType, ggufWgsl } from "./gguf_types.ts";
@@ -74,17 +74,74 @@ function bytesOf(type: GgufBlockType, [rows, columns]: readonly [number, number]
 }
 
 /** Throws if a block's scale is NaN or infinite: such a model is damaged. */
-function checkScales(bytes: Uint8Array, type: GgufBlockType): void {
+function checkScales(bytes: Uint8Array, at: number, type: GgufBlockType): void {
   const { bytes: size, halves, weights } = GGUF_BLOCKS[type];
   for (let block = 0; block < bytes.length; block += size) {
     for (const half of halves) {
       if ((bytes[block + half + 1] & 0x7c) !== 0x7c) continue;
       throw new RangeError(
         `the scale of the ${weights} weights from number ${
-          block / size * weights
+          (at + block) / size * weights
         } on is not finite; the model is damaged, fetch or convert it again`,
       );
     }
+  }
+}
+
+/** Brings blocks to the device piece by piece, so that the host need not hold all of a large weight. */
+export class GgufBlockWriter {
+  readonly #shape: readonly [number, number];
+  readonly #type: GgufBlockType;
+  readonly #packed: Tensor;
+  readonly #size: number;
+  #at = 0;
+
+  /** Takes memory for the blocks of a weight. Throws a RangeError if a row is not whole blocks. */
+  constructor(device: Device, shape: readonly [number, number], type: GgufBlockType) {
+    const { weights } = GGUF_BLOCKS[type];
+    this.#size = bytesOf(type, shape);
+    if (shape[1] % weights !== 0) {
+      throw new RangeError(
+        `Cannot use ${type} for ${
+          showShape(shape)
+        }: wanted rows of whole blocks of ${weights} weights`,
+      );
+    }
+    this.#shape = shape;
+    this.#type = type;
+    this.#packed = device.keep(empty(device, [Math.ceil(this.#size / 4)], "u32"));
+  }
+
+  /**
+   * The next blocks, whole ones, and whole words unless they are the last.
+   *
+   * @throws {RangeError} if there are more bytes than the weight has, or a scale is NaN or infinite
+   */
+  add(bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.#at + bytes.length > this.#size) throw this.#fault(this.#at + bytes.length);
+    checkScales(bytes, this.#at, this.#type);
+    const words = Math.ceil(bytes.length / 4);
+    this.#packed.device.write(viewOf(this.#packed, [words], "u32", this.#at), bytes);
+    this.#at += bytes.length;
+  }
+
+  /** The weight. Throws a RangeError if bytes are missing. */
+  end(): GgufBlockTensor {
+    if (this.#at < this.#size) throw this.#fault(this.#at);
+    return new GgufBlockTensor(this.#shape, this.#type, this.#packed);
+  }
+
+  /** Gives the memory back, where there will be no end. */
+  dispose(): void {
+    this.#packed.dispose();
+  }
+
+  #fault(found: number): RangeError {
+    return new RangeError(
+      `Cannot use ${found} bytes of ${this.#type} as ${
+        showShape(this.#shape)
+      }: wanted ${this.#size}`,
+    );
   }
 }
 
@@ -113,16 +170,12 @@ export function ggufBlocks(
   shape: readonly [rows: number, columns: number],
   type: GgufBlockType,
 ): GgufBlockTensor {
-  const { weights } = GGUF_BLOCKS[type];
-  if (shape[1] % weights !== 0 || bytes.length !== bytesOf(type, shape)) {
-    throw new RangeError(
-      `Cannot use ${bytes.length} bytes of ${type} as ${showShape(shape)}: wanted ${
-        bytesOf(type, shape)
-      }, and rows of whole blocks of ${weights} weights`,
-    );
+  const writer = new GgufBlockWriter(device, shape, type);
+  try {
+    writer.add(bytes);
+    return writer.end();
+  } catch (error) {
+    writer.dispose();
+    throw error;
   }
-  checkScales(bytes, type);
-  const packed = device.keep(empty(device, [Math.ceil(bytes.length / 4)], "u32"));
-  device.write(packed, bytes);
-  return new GgufBlockTensor(shape, type, packed);
 }

@@ -16,6 +16,9 @@ export type { GgufArray, GgufScalar, GgufValue } from "./gguf_header.ts";
 /** So many numbers are read and decoded at a time by `readFloats`: what is in memory is little more than the result. */
 const PIECE = 1 << 18;
 
+/** So many weights are a piece of `bytePieces`: a few megabytes, as many small ones would scatter over the memory. */
+const BLOCK_PIECE = 1 << 22;
+
 /** Which row of the file is a row of the result, for tensors whose rows lie in another order than wanted. */
 export type RowOrder = (row: number) => number;
 
@@ -137,6 +140,29 @@ export class GgufFile implements TensorSource {
   }
 
   /**
+   * The same in pieces of whole blocks and of whole words, but for the last: each is overwritten by the next one of any tensor.
+   *
+   * @throws {RangeError} for an unknown name.
+   */
+  *bytePieces(name: string, order?: RowOrder): Generator<Uint8Array<ArrayBuffer>> {
+    const { dtype, shape } = this.#entry(name);
+    const { block, bytes } = ggufTypeNamed(dtype);
+    const size = sizeOf(shape);
+    const longest = Math.min(BLOCK_PIECE, size);
+    for (let at = 0; at < size; at += longest) {
+      const piece = this.#reserve(Math.min(longest, size - at) / block * bytes);
+      this.#fillBlocks(name, at, piece, order);
+      yield piece;
+    }
+  }
+
+  /** So many bytes of the common buffer. */
+  #reserve(bytes: number): Uint8Array<ArrayBuffer> {
+    if (this.#stored.length < bytes) this.#stored = new Uint8Array(bytes);
+    return this.#stored.subarray(0, bytes);
+  }
+
+  /**
    * A tensor as f32, row-major, decoded as llama.cpp does it, to the last bit: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K,
    * Q5_K or Q6_K.
    *
@@ -179,14 +205,11 @@ export class GgufFile implements TensorSource {
     const type = ggufTypeNamed(dtype);
     const size = sizeOf(shape);
     const longest = Math.min(most, size);
-    if (this.#numbers.length < longest) {
-      this.#numbers = new Float32Array(longest);
-      this.#stored = new Uint8Array(4 * longest);
-    }
+    if (this.#numbers.length < longest) this.#numbers = new Float32Array(longest);
     for (let at = 0; at < size; at += longest) {
       const count = Math.min(longest, size - at);
       const piece = this.#numbers.subarray(0, count);
-      const bytes = this.#stored.subarray(0, count / type.block * type.bytes);
+      const bytes = this.#reserve(count / type.block * type.bytes);
       this.#fillBlocks(name, at, bytes, order);
       dequantize(bytes, piece);
       yield piece;

@@ -36,7 +36,7 @@ function storedRow(row: number, headSize: number): number {
 }
 
 /** The tensors of a file under Hugging Face's names and in its order of rows. */
-class GgufWeights implements TensorSource {
+export class GgufWeights implements TensorSource {
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly #file: GgufFile;
   readonly #names = new Map<string, string>();
@@ -97,6 +97,11 @@ class GgufWeights implements TensorSource {
     return this.#file.floatPieces(this.#own(name), most, this.#order(name));
   }
 
+  /** A tensor's blocks as they are, a piece at a time; each is overwritten by the next one of any tensor. */
+  bytePieces(name: string): Iterable<Uint8Array<ArrayBuffer>> {
+    return this.#file.bytePieces(this.#own(name), this.#order(name));
+  }
+
   close(): void {
     this.#file.close();
   }
@@ -111,7 +116,7 @@ export interface GgufModel {
   /** The config.json that a Hugging Face folder of it would have. */
   readonly json: Json;
   /** Its weights under Hugging Face's names, and in the order of rows that transformers has. */
-  readonly source: TensorSource;
+  readonly source: GgufWeights;
   /** Its tokenizer, or null where nibble does not know its kind. */
   readonly tokenizer: Tokenizer | null;
   /** What should be said of it. */

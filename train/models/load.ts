@@ -57,10 +57,9 @@ async function loadGguf(
   const blueprint = blueprintOf(file.json, path);
   findWeights(source, blueprint, path);
   const specs = blueprint.weights;
-  const kept = (name: string) => storedBlocks(source, name, specs.get(name)!, options);
   const read = async (name: string): Promise<Stored> => {
-    const type = kept(name);
-    return type ? { type, blocks: await source.read(name) } : await piecesOf(source, name);
+    const type = storedBlocks(source, name, specs.get(name)!, options);
+    return type ? { type, blocks: source.bytePieces(name) } : await piecesOf(source, name);
   };
   const weights = await placeAll(device, specs, read, options);
   const model = blueprint.create(device, file.json, weights);

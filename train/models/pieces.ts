@@ -10,6 +10,8 @@ import {
   FourBitQuantizer,
   type FourBitTensor,
 } from "../../kernels/quant/four_bit.ts";
+import { type GgufBlockTensor, GgufBlockWriter } from "../../kernels/quant/gguf_block.ts";
+import type { GgufBlockType } from "../../kernels/quant/gguf_types.ts";
 import type { TensorSource } from "../files/safetensors.ts";
 
 /** Numbers in a piece: a multiple of 64 of the longest blocks that are quantized, as alignment wants it. */
@@ -17,6 +19,9 @@ const PIECE = 1 << 20;
 
 /** So many bytes are given to the device before it must have taken them: it copies what it is given. */
 export const IN_FLIGHT = 32 << 20;
+
+/** So many bytes may stay in flight between two tensors. */
+const SCATTERED = 2 << 20;
 
 /** A tensor's numbers in order; a piece is overwritten by the next one of any tensor. */
 export type Pieces = Iterable<Float32Array<ArrayBuffer>>;
@@ -39,7 +44,18 @@ export class Brake {
   /** Counts bytes that were written, and waits if it is time. */
   async give(bytes: number): Promise<void> {
     this.#given += bytes;
-    if (this.#given < IN_FLIGHT) return;
+    if (this.#given >= IN_FLIGHT) await this.#wait();
+  }
+
+  /**
+   * To be called behind a tensor: what a large one leaves in flight must be gone before the next one takes its memory, or the driver
+   * puts that behind it, and the gap stays.
+   */
+  async end(): Promise<void> {
+    if (this.#given >= SCATTERED) await this.#wait();
+  }
+
+  async #wait(): Promise<void> {
     this.#given = 0;
     // Writes alone are not submitted by a flush.
     this.#device.gpu.queue.submit([]);
@@ -78,6 +94,7 @@ export async function uploadPieces(
       at += piece.length;
       await brake.give(piece.byteLength);
     }
+    await brake.end();
   } catch (error) {
     whole.dispose();
     throw error;
@@ -110,5 +127,27 @@ export async function quantizePieces(
     throw error;
   } finally {
     buffer?.dispose();
+  }
+}
+
+/** A weight in GGUF's blocks of these pieces of bytes. */
+export async function uploadBlocks(
+  device: Device,
+  pieces: Iterable<Uint8Array<ArrayBuffer>>,
+  shape: readonly [number, number],
+  type: GgufBlockType,
+  brake: Brake = new Brake(device),
+): Promise<GgufBlockTensor> {
+  const writer = new GgufBlockWriter(device, shape, type);
+  try {
+    for (const piece of pieces) {
+      writer.add(piece);
+      await brake.give(piece.length);
+    }
+    await brake.end();
+    return writer.end();
+  } catch (error) {
+    writer.dispose();
+    throw error;
   }
 }

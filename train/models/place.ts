@@ -8,7 +8,6 @@ import { noGrad } from "../../core/autograd.ts";
 import { sameShape, showShape, sizeOf } from "../../core/shape.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { fourBitFromBytes, quantizeFourBit } from "../../kernels/quant/four_bit.ts";
-import { ggufBlocks } from "../../kernels/quant/gguf_block.ts";
 import type { GgufBlockType } from "../../kernels/quant/gguf_types.ts";
 import { transpose } from "../../kernels/pointwise/transpose.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
@@ -17,12 +16,20 @@ import type { FourBitType } from "../../kernels/quant/tables.ts";
 import type { StoredFourBit } from "../files/bitsandbytes.ts";
 import type { WeightSpec } from "./architecture.ts";
 import { isInteger, type LoadOptions, type QuantizationScheme } from "./load_options.ts";
-import { Brake, IN_FLIGHT, type Pieces, quantizePieces, uploadPieces } from "./pieces.ts";
+import {
+  Brake,
+  IN_FLIGHT,
+  type Pieces,
+  quantizePieces,
+  uploadBlocks,
+  uploadPieces,
+} from "./pieces.ts";
 
 /** A weight in GGUF's blocks, as a file has it. */
 export interface StoredBlocks {
   readonly type: GgufBlockType;
-  readonly blocks: Uint8Array<ArrayBuffer>;
+  /** Their bytes in order; a piece is overwritten by the next one of any tensor. */
+  readonly blocks: Iterable<Uint8Array<ArrayBuffer>>;
 }
 
 /** A weight as a checkpoint has it. */
@@ -108,10 +115,8 @@ async function place(
 ): Promise<Tensor | QuantizedTensor> {
   if ("bytes" in stored) return placeFourBit(device, stored, spec, options);
   if ("blocks" in stored) {
-    const { blocks, type } = stored;
-    const weight = ggufBlocks(device, blocks, spec.shape as [number, number], type);
-    await brake.give(blocks.length);
-    return weight;
+    const shape = spec.shape as [number, number];
+    return await uploadBlocks(device, stored.blocks, shape, stored.type, brake);
   }
   const { quantize, blockSize } = options;
   const isQuantized = spec.role === "linear" && quantize;
