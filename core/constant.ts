@@ -14,10 +14,7 @@ export function constant(device: Device, name: string, make: () => TypedArray): 
   if (!own) constants.set(device, own = new Map());
   let t = own.get(name);
   if (!t) {
-    const { recorder } = device;
-    device.recorder = null;
-    t = device.keep(tensor(device, make()));
-    device.recorder = recorder;
+    t = device.unrecorded(() => device.keep(tensor(device, make())));
     own.set(name, t);
   }
   return t;

@@ -176,6 +176,17 @@ export class Device {
     return this.#pipelines.get(kernel, constants);
   }
 
+  /** @ignore Runs `body` at once where a step is being recorded: for what is made once and kept. */
+  unrecorded<T>(body: () => T): T {
+    const { recorder } = this;
+    this.recorder = null;
+    try {
+      return body();
+    } finally {
+      this.recorder = recorder;
+    }
+  }
+
   /** @ignore Turns recorded work into commands, once its storages have blocks. */
   resolve(entry: Parameters<BindGroups["resolve"]>[0]): Command[] {
     return this.#groups.resolve(entry);

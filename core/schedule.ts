@@ -29,10 +29,14 @@ const LARGE = 32 << 20;
 const FRESH = 8 << 20;
 
 /** Entries of a command buffer: each one costs the host some 130 µs. */
-const PART = 160;
+const PART = 400;
 
-/** Bytes that may be written to buffers which their command buffer has not used before: so much memory is not reused in time. */
+/**
+ * Bytes of what begins and ends in a command buffer, at least, and as a share of what the work takes at most: so much memory is not
+ * used again in time, because it would not be fresh.
+ */
 const PART_BYTES = 64 << 20;
+const PART_SHARE = 1 / 8;
 
 /** Every storage of an entry, and whether it is written. */
 export function* usesOf(entry: Entry): Generator<{ storage: Storage; written: boolean }> {
@@ -123,18 +127,75 @@ function joinKernel(count: number): Kernel {
   );
 }
 
-/** Whether storages are being read or written in the command buffer so far. */
-class States {
-  readonly #written = new Set<Storage>();
+/** The most bytes that are in use at a time where entries run in their order. */
+function mostBytes(entries: readonly Entry[]): number {
+  const last = new Map<Storage, number>();
+  entries.forEach((entry, index) => {
+    for (const { storage } of usesOf(entry)) if (!storage.block) last.set(storage, index);
+  });
+  const open = new Set<Storage>();
+  let [now, most] = [0, 0];
+  entries.forEach((entry, index) => {
+    for (const { storage } of usesOf(entry)) {
+      if (storage.block || open.has(storage)) continue;
+      open.add(storage);
+      now += storage.bytes;
+    }
+    most = Math.max(most, now);
+    for (const storage of new Set([...usesOf(entry)].map((use) => use.storage))) {
+      if (last.get(storage) === index) now -= storage.bytes;
+    }
+  });
+  return most;
+}
 
-  clear(): void {
-    this.#written.clear();
+/** What is known of the command buffer that is being filled. */
+class Part {
+  /** Its number. */
+  index = 0;
+  #length = 0;
+  /** Bytes of storages that began and ended in it. */
+  #spent = 0;
+  /** Storages that were written, and not read since. */
+  readonly #written = new Set<Storage>();
+  readonly #begun = new Set<Storage>();
+  /** How many entries still use each storage. */
+  readonly #uses = new Map<Storage, number>();
+  readonly #entries: ReadonlySet<Entry>;
+  readonly #most: number;
+
+  constructor(entries: readonly Entry[]) {
+    this.#entries = new Set(entries);
+    this.#most = Math.max(PART_BYTES, PART_SHARE * mostBytes(entries));
+    for (const entry of entries) {
+      for (const { storage } of usesOf(entry)) {
+        if (!storage.block) this.#uses.set(storage, (this.#uses.get(storage) ?? 0) + 1);
+      }
+    }
   }
 
-  note(entry: Entry): void {
+  /** Begins the next command buffer if this one has no room for so many more entries. */
+  makeRoom(entries: number): void {
+    if (this.#length === 0) return;
+    if (this.#length + entries <= PART && this.#spent <= this.#most) return;
+    this.index++;
+    [this.#length, this.#spent] = [0, 0];
+    this.#written.clear();
+    this.#begun.clear();
+  }
+
+  add(entry: Entry): void {
+    this.#length++;
     for (const { storage, written } of usesOf(entry)) {
       if (written) this.#written.add(storage);
       else this.#written.delete(storage);
+      const left = this.#uses.get(storage);
+      // A join is not one of the uses that were counted.
+      if (left === undefined || !this.#entries.has(entry)) continue;
+      if (written) this.#begun.add(storage);
+      this.#uses.set(storage, left - 1);
+      const isOver = left === 1 && this.#begun.has(storage);
+      if (isOver && storage.bytes <= FRESH) this.#spent += storage.bytes;
     }
   }
 
@@ -182,27 +243,19 @@ export function inOrder(entries: readonly Entry[]): Scheduled[] {
  */
 export function schedule(entries: readonly Entry[], compiler: Compiler): Scheduled[] {
   const found: Scheduled[] = [];
-  const states = new States();
-  let [part, length, bytes] = [0, 0, 0];
+  const part = new Part(entries);
   const put = (entry: Entry, isFirst: boolean) => {
-    const own = writtenBytes(entry);
-    const fresh = !isFirst && own <= FRESH;
-    found.push({ entry, part, fresh });
-    states.note(entry);
-    length++;
-    if (fresh) bytes += own;
+    const fresh = !isFirst && writtenBytes(entry) <= FRESH;
+    found.push({ entry, part: part.index, fresh });
+    part.add(entry);
   };
   for (const group of groupEntries(entries)) {
-    if (length > 0 && (length + group.length > PART || bytes > PART_BYTES)) {
-      [part, length, bytes] = [part + 1, 0, 0];
-      states.clear();
-    }
-    const waits = new Set(group.flatMap((entry) => states.waits(entry)));
+    part.makeRoom(group.length);
+    const waits = new Set(group.flatMap((entry) => part.waits(entry)));
     // One that reads all of it can go first, and take the barrier itself.
-    const first = group.find((entry) => new Set(states.waits(entry)).size === waits.size);
-    if (group.length > 1 && !first) {
-      for (const join of joined([...waits], compiler)) put(join, true);
-    }
+    const first = group.find((entry) => new Set(part.waits(entry)).size === waits.size);
+    const joins = group.length > 1 && !first ? joined([...waits], compiler) : [];
+    for (const join of joins) put(join, true);
     const ordered = first ? [first, ...group.filter((entry) => entry !== first)] : group;
     for (const [i, entry] of ordered.entries()) put(entry, i === 0);
   }

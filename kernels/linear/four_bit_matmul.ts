@@ -50,11 +50,8 @@ export function fourBitWeight(w: FourBitTensor): PackedWeight {
     streamed: () => fourBitFormat(w, 1),
     tiled: () => {
       // A tile is loaded by many workgroups, and each would look nested scales up again: once for all of them is faster.
-      const plain = w.withPlainScales();
-      const format = fourBitFormat(plain, 1);
-      return plain.scales.kind === "plain" && plain !== w
-        ? { format, scratch: plain.scales.absmax }
-        : { format };
+      const { weight, scratch } = w.withPlainScales();
+      return { format: fourBitFormat(weight, 1), scratch };
     },
     texels: {
       fits: (rows) => rows <= TEXEL_ROWS && k % 32 === 0,

@@ -58,6 +58,8 @@ export class FourBitTensor implements QuantizedTensor {
   readonly packed: Tensor;
   /** A scale for each block. */
   readonly scales: FourBitScales;
+  /** The scales in 32 bits, if they are nested and few. */
+  #plain: Tensor | null = null;
 
   /** Use `quantizeFourBit` or `fourBitFromBytes`. */
   constructor(
@@ -112,11 +114,33 @@ export class FourBitTensor implements QuantizedTensor {
     return out;
   }
 
-  /** @ignore The same weight with scales in 32 bits, in memory for the caller to free. Itself, if that is what it has. */
-  withPlainScales(): FourBitTensor {
-    if (this.scales.kind === "plain") return this;
-    const { device, shape, type, blockSize, packed } = this;
-    const blocks = Math.ceil(this.size / blockSize);
+  /**
+   * @ignore The same weight with scales in 32 bits: itself, if that is what it has. Of a small weight they are made once and kept;
+   * of a large one they are `scratch`, for the caller to free.
+   */
+  withPlainScales(): { readonly weight: FourBitTensor; readonly scratch?: Tensor } {
+    if (this.scales.kind === "plain") return { weight: this };
+    if (this.#blocks <= MOST_KEPT_SCALES) {
+      this.#plain ??= this.device.unrecorded(() => this.device.keep(this.#plainScales()));
+      return { weight: this.#with(this.#plain) };
+    }
+    const scratch = this.#plainScales();
+    return { weight: this.#with(scratch), scratch };
+  }
+
+  get #blocks(): number {
+    return Math.ceil(this.size / this.blockSize);
+  }
+
+  #with(absmax: Tensor): FourBitTensor {
+    const { shape, type, blockSize, packed } = this;
+    return new FourBitTensor(shape, type, blockSize, packed, { kind: "plain", absmax });
+  }
+
+  /** The scales in 32 bits. */
+  #plainScales(): Tensor {
+    const { device } = this;
+    const blocks = this.#blocks;
     const absmax = empty(device, [blocks]);
     scalesKernel ??= kernel("four_bit_scales", scalesWgsl("absmax", this, 2) + scalesCode);
     device.dispatch(
@@ -124,7 +148,7 @@ export class FourBitTensor implements QuantizedTensor {
       [absmax, uniform(blocks), ...scaleBindings(this)],
       gridOf(Math.ceil(blocks / 64)),
     );
-    return new FourBitTensor(shape, type, blockSize, packed, { kind: "plain", absmax });
+    return absmax;
   }
 
   /** `x · Wᵀ (+ add)`; see `QuantizedTensor`. */
@@ -160,6 +184,7 @@ export class FourBitTensor implements QuantizedTensor {
   }
 
   dispose(): void {
+    this.#plain?.dispose();
     this.packed.dispose();
     if (this.scales.kind === "plain") this.scales.absmax.dispose();
     else {
@@ -168,6 +193,12 @@ export class FourBitTensor implements QuantizedTensor {
     }
   }
 }
+
+/**
+ * So many scales of a weight are kept in 32 bits beside nested ones, once they were needed: a quarter of a megabyte at most, and a
+ * dispatch less for each product. Making them again is cheap beside the product of a larger weight.
+ */
+const MOST_KEPT_SCALES = 65_536;
 
 const dequantizers = new Map<string, Kernel>();
 

@@ -70,8 +70,8 @@ Deno.test("schedule() keeps what each dispatch reads and writes, for random work
   for (let seed = 0; seed < 10; seed++) {
     const entries = recorded(() => {
       const made = [input(seed)];
-      const picks = randomIntegers(3 * 400, 1 << 20, seed);
-      for (let i = 0; i < 400; i++) {
+      const picks = randomIntegers(3 * 900, 1 << 20, seed);
+      for (let i = 0; i < 900; i++) {
         const [kind, a, b] = picks.subarray(3 * i);
         const [one, other] = [made[a % made.length], made[b % made.length]];
         if (kind % 8 === 0 && one !== other) device.copy(one, other);
@@ -114,7 +114,7 @@ Deno.test("capture() with overlap gives bit-identical gradients in several comma
   const run = async (overlap: boolean) => {
     const step = capture(device, (x) => {
       let t = x;
-      for (let i = 0; i < 60; i++) t = add(matmul(t, w), scale(t, 0.5));
+      for (let i = 0; i < 160; i++) t = add(matmul(t, w), scale(t, 0.5));
       w.grad = null;
       backward(t, x);
       return w.grad!;
@@ -124,7 +124,7 @@ Deno.test("capture() with overlap gives bit-identical gradients in several comma
     for (const seed of [1, 2]) {
       results.push(await step({ data: randomNumbers(64, seed), shape: [8, 8] }).read());
     }
-    assert(device.counters.submits - submits <= 4);
+    assert(device.counters.submits - submits <= 8);
     step.dispose();
     return results;
   };
