@@ -87,7 +87,7 @@ function randomInteger(
   });
   const scales = inputs.data(pairs, [rows, groups, 2]);
   return {
-    weight: new IntegerTensor([rows, columns], scheme, size, packed, scales),
+    weight: new IntegerTensor([rows, columns], scheme, size, packed, scales, scheme === "int4"),
     elements: (read, start, count) => {
       const bytes = new Uint8Array(read(packed).buffer);
       return Float32Array.from({ length: count }, (_, i) => {

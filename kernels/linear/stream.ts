@@ -100,7 +100,7 @@ var<workgroup> part: array<array<f32, ${THREADS}>, ${count}>;
 fn total(slot: u32, value: u32) -> f32 { return part[value][slot * ${lanes}u]; }`,
     code: `
 ${unroll(count, (i) => `part[${i}][t] = ${names[i]};`)}
-for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+for (var half = ${lanes >> 1}u; half > 0u; half /= 2u) {
   workgroupBarrier();
   if (lane < half) {
     ${unroll(count, (i) => `part[${i}][t] += part[${i}][t + half];`)}
@@ -126,7 +126,7 @@ function loop(
     weights((f, i) => unroll(rows, (r) => line(f, i, r))).join("\n");
   const shared = (f: WeightFormat) => share && f.sharing >= rows;
   const scaled = (f: WeightFormat) => f.scale("", "", "") !== "";
-  const zeros = formats.some((f) => f.zeros);
+  const shifted = formats.some((f) => f.shifted);
   const loads = (u: number) => `
 let c${u} = base + lane + ${u * lanes}u;
 let at${u} = ${ragged ? `min(c${u}, units - 1u)` : `c${u}`};
@@ -151,7 +151,7 @@ ${
     `{
 ${norm ? unroll(quads, (q) => `let g${q} = gain[at${u} * ${quads}u + ${q}u];`) : ""}
 ${unroll(m, (i) => unroll(quads, (q) => loadX(u, i, q)))}
-${zeros ? unroll(m, (i) => `let z${i} = dot(${all(i)}, vec4<f32>(1.0));`) : ""}
+${shifted ? unroll(m, (i) => `let z${i} = dot(${all(i)}, vec4<f32>(1.0));`) : ""}
 ${
       each((f, i, r) => {
         const product = (row: number) => {
@@ -177,8 +177,8 @@ ${
             m,
             (row) =>
               scale
-                ? f.zeros
-                  ? `${name(row)} = fma(k.x, fma(-k.y, z${row}, ${product(row)}), ${name(row)});`
+                ? f.shifted
+                  ? `${name(row)} = fma(k.x, ${product(row)}, fma(k.y, z${row}, ${name(row)}));`
                   : `${name(row)} = fma(k, ${product(row)}, ${name(row)});`
                 : `${name(row)} += ${product(row)};`,
           )
@@ -261,7 +261,7 @@ ${loop(gated ? formats : [formats[i]], gated ? ["0", "1"] : [String(i)], task, p
     (_, i) => `${i < outputs - 1 ? `if (group < p.end${i}) ` : ""}{ ${write(i)} }`,
   ).join(" else ");
   return `
-struct Stream { k: u32, epsilon: f32, n0: u32, n1: u32, n2: u32, end0: u32, end1: u32 }
+struct Stream { k: u32, epsilon: f32, alpha: f32, n0: u32, n1: u32, n2: u32, end0: u32, end1: u32 }
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<uniform> p: Stream;
 ${
@@ -300,7 +300,7 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) grid: vec3
     gated
       ? `let gate = ${value};
       let sum = gate / (1.0 + exp(-gate)) * ${norm ? "scale * " : ""}total(slot, v + ${values}u);`
-      : `let sum = ${value};`
+      : `let sum = p.alpha * ${value};`
   }
       ${writes}
     }

@@ -8,7 +8,7 @@ import type { Device } from "../../core/device.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import type { Tensor } from "../../core/tensor.ts";
-import { groupsOf, type StreamPlan, streamSource } from "./stream.ts";
+import { groupsOf, type StreamPlan, streamSource, THREADS } from "./stream.ts";
 import type { WeightFormat } from "./weight_format.ts";
 
 /** So many rows of x at most. */
@@ -27,6 +27,8 @@ export interface StreamProduct {
   readonly gated?: boolean;
   /** Normalise x by its rows first. */
   readonly norm?: { readonly gain: Tensor; readonly epsilon: number };
+  /** A factor of the results (not with `gated`); 1 by default. */
+  readonly alpha?: number;
   /** Added to the one result. */
   readonly add?: Tensor;
   /** f32 [n] for each weight, or none. */
@@ -36,45 +38,63 @@ export interface StreamProduct {
 /** Kernels by what they compute and how. */
 const kernels = new Map<string, Kernel>();
 
-/** The plan for a product on this device. Measured on an H100: tables of plans are in the commits that chose them. */
+/** The smallest number of lanes, a power of two of at least `least`, that takes so many units in one turn; 128 at most. */
+function lanesFor(units: number, least: number): number {
+  let lanes = least;
+  while (lanes < units && lanes < THREADS) lanes *= 2;
+  return lanes;
+}
+
+/** So many rows of f32 keep a GPU busy with 32 lanes each, which leave fewer idle where K is short. */
+const MANY_ROWS = 8192;
+
+/** The plan for f32, where subgroups have 32 lanes. */
+function densePlan(m: number, rows: number, units: number, gated: boolean): StreamPlan {
+  const common = { combine: "subgroup", share: false } as const;
+  if (units < 32) {
+    return { ...common, combine: "workgroup", lanes: lanesFor(units, 1), rows: 1, ahead: 1 };
+  }
+  const narrow = rows >= MANY_ROWS && units < 512;
+  const lanes = narrow ? 32 : lanesFor(units, 32);
+  const turns = Math.ceil(units / lanes);
+  if (m <= 2) {
+    const ahead = Math.min(turns, narrow || gated ? 4 : 8);
+    return { ...common, lanes, rows: narrow ? m : 1, ahead };
+  }
+  if (m > 4 && !narrow) {
+    return { ...common, lanes, rows: 2, ahead: Math.min(turns, units >= 512 ? 4 : 2) };
+  }
+  return { ...common, lanes, rows: rows >= 2048 ? 4 : 2, ahead: Math.min(turns, 2) };
+}
+
+/** The plan for a product on this device: the fastest of those that were tried on an H100. */
 export function chooseStream(device: Device, product: StreamProduct): StreamPlan {
   const { m, formats, gated = false } = product;
   const [{ unit, kind, shape: [, k] }] = formats;
   const units = k / unit;
   const rows = formats.reduce((sum, { shape: [n] }) => sum + n, 0);
   if (!device.adapter.subgroups) {
-    const lanes = units >= 512 ? 128 : 32;
-    return {
-      combine: "workgroup",
-      lanes,
-      rows: rows >= 2048 && m <= 2 ? 4 : 1,
-      ahead: 1,
-      share: false,
-    };
+    const lanes = units < 32 ? lanesFor(units, 1) : units >= 512 ? 128 : 32;
+    const own = rows >= 2048 && m <= 2 ? 4 : 1;
+    return { combine: "workgroup", lanes, rows: own, ahead: 1, share: false };
   }
-  // Few rows: many lanes for each, so that every multiprocessor has work, and all that a lane needs is under way at once.
-  const few = (lanes: number, most: number): StreamPlan => ({
-    combine: "subgroup",
-    lanes,
-    rows: 1,
-    ahead: Math.min(most, Math.max(1, Math.ceil(units / lanes))),
-    share: false,
-  });
-  if (formats.every((format) => format.kind === "f32")) {
-    return m <= 2 ? few(128, gated ? 4 : 8) : { ...few(128, 2), rows: rows >= 2048 ? 4 : 2 };
+  if (formats.every((format) => format.kind === "f32")) return densePlan(m, rows, units, gated);
+  if (rows * k < 1 << 21 && (gated || rows < 768)) {
+    // Many lanes for each row, so that every multiprocessor has work, and all that a lane needs is under way at once.
+    const ahead = m <= 2 ? Math.min(3, Math.max(1, Math.ceil(units / 64))) : 1;
+    return { combine: "subgroup", lanes: 64, rows: 1, ahead, share: false };
   }
-  if (rows * k < 1 << 21) return few(64, m <= 2 ? 3 : 1);
-  // Many rows share what is loaded of x; a gate and what it gates are loaded side by side.
+  // Rows share what is loaded of x; a gate and what it gates are loaded side by side.
   const most = kind.startsWith("int") || gated ? 4 : 8;
   const lanes = 128;
+  const own = rows >= 2048 ? most : units <= lanes ? 4 : 2;
   const even = 2 * Math.ceil(units / (2 * lanes)) <= Math.ceil(units / lanes);
-  const held = rows >= 2048 ? most : 4;
-  return { combine: "subgroup", lanes, rows: held, ahead: even ? 2 : 1, share: true };
+  return { combine: "subgroup", lanes, rows: own, ahead: even ? 2 : 1, share: true };
 }
 
 /** Queues the products. Not tracked. */
 export function streamProduct(product: StreamProduct, plan?: StreamPlan): void {
-  const { x, m, formats, outs, gated = false, norm, add, biases = [] } = product;
+  const { x, m, formats, outs, gated = false, norm, alpha = 1, add, biases = [] } = product;
   const { device } = x;
   const chosen = plan ?? chooseStream(device, product);
   const [, k] = formats[0].shape;
@@ -104,7 +124,7 @@ export function streamProduct(product: StreamProduct, plan?: StreamPlan): void {
     found,
     [
       x,
-      uniform(k, floatBits(norm?.epsilon ?? 0), n0, n1, n2, g0, g0 + g1),
+      uniform(k, floatBits(norm?.epsilon ?? 0), floatBits(alpha), n0, n1, n2, g0, g0 + g1),
       ...outs,
       ...norm ? [norm.gain] : [],
       ...add ? [add] : [],

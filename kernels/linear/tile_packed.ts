@@ -15,20 +15,20 @@ const TAG = "_b";
 /** Weight `e` of a word, scaled. */
 function decode(format: WeightFormat, id: string, e: number): string {
   const weight = format.weight(id, e);
-  return format.zeros ? `(${weight} - ${id}_s.y) * ${id}_s.x` : `${weight} * ${id}_s`;
+  return format.shifted ? `fma(${weight}, ${id}_s.x, ${id}_s.y)` : `${weight} * ${id}_s`;
 }
 
 /** A word and its scale. */
 function registers(format: WeightFormat, id: string): string {
   return `
   var ${id}: ${format.type};
-  var ${id}_s: ${format.zeros ? "vec2<f32>" : "f32"};`;
+  var ${id}_s: ${format.shifted ? "vec2<f32>" : "f32"};`;
 }
 
 /** The scale of a loaded word, 0 beyond the end of K. */
 function scaleOf(format: WeightFormat, side: OperandSide, value: string, inside: string): string {
   if (!side.ragged) return value;
-  return `select(${format.zeros ? "vec2<f32>()" : "0.0"}, ${value}, ${inside})`;
+  return `select(${format.shifted ? "vec2<f32>()" : "0.0"}, ${value}, ${inside})`;
 }
 
 /** W [N, K], K along the rows: y = x · Wᵀ. */

@@ -33,8 +33,8 @@ export interface WeightFormat {
   load(tag: string, row: string, unit: string): string;
   /** The expression of its scale, or "" without scales. */
   scale(tag: string, row: string, unit: string): string;
-  /** Whether a scale is a pair, of which the second is subtracted from weights before they are scaled by the first. */
-  readonly zeros: boolean;
+  /** Whether a scale is a pair: what a weight is multiplied by, and what is then added. */
+  readonly shifted: boolean;
   /** Whether a row has one scale. */
   readonly rowScale: boolean;
   /** The expression of weight `e` of a loaded unit, before it is scaled. */
@@ -44,11 +44,13 @@ export interface WeightFormat {
 const XYZW = "xyzw";
 
 /** f32 [N, K], K a multiple of four. */
-export function denseFormat(w: Tensor): WeightFormat {
-  const [rows, columns] = w.shape;
+export function denseFormat(
+  w: Tensor,
+  shape: readonly [rows: number, columns: number] = [w.shape[0], w.shape[1]],
+): WeightFormat {
   return {
     kind: "f32",
-    shape: [rows, columns],
+    shape,
     unit: 4,
     type: "vec4<f32>",
     bindings: [w],
@@ -59,7 +61,7 @@ export function denseFormat(w: Tensor): WeightFormat {
       `@group(0) @binding(${binding}) var<storage, read> w${tag}: array<vec4<f32>>;`,
     load: (tag, row, unit) => `w${tag}[${row} * units + ${unit}]`,
     scale: () => "",
-    zeros: false,
+    shifted: false,
     rowScale: false,
     weight: (unit, e) => `${unit}.${XYZW[e]}`,
   };
@@ -97,7 +99,7 @@ export function fourBitFormat(w: FourBitTensor, words: 1 | 2 | 4): WeightFormat 
       scalesWgsl(`s${tag}`, w, binding + 1),
     load: (tag, row, unit) => `w${tag}[${row} * units + ${unit}]`,
     scale: (tag, row, at) => `s${tag}_at((${row} * units + ${at}) / ${blockSize / unit}u)`,
-    zeros: false,
+    shifted: false,
     rowScale: false,
     weight: (unit, e) => `${type}_at(${wordOf(unit, words, e >> 3)}, ${SHIFTS[e & 7]}u)`,
   };
@@ -123,18 +125,21 @@ export function fitsIntegerFormat(w: IntegerTensor, words: number): boolean {
 
 /** Integers that `fitsIntegerFormat`, in units of so many words: of 4 weights for int8, 8 for int4. */
 export function integerFormat(w: IntegerTensor, words: 1 | 2 | 4): WeightFormat {
-  const { scheme, groupSize, groups, shape } = w;
+  const { scheme, groupSize, groups, shape, zeros } = w;
   const bits = scheme === "int8" ? 8 : 4;
   const each = 32 / bits;
   const unit = each * words;
   const rowScale = groups === 1;
-  const zeros = scheme === "int4";
   const middle = 2 ** (bits - 1);
-  // Codes are taken less the middle of their range, and so are zeros: sums stay small. int8's zero is the middle.
-  const scaleAt = (tag: string, at: string) =>
-    zeros ? `(s${tag}[${at}] - vec2<f32>(0.0, ${middle}.0))` : `s${tag}[${at}].x`;
+  const scaleAt = (tag: string, at: string) => zeros ? `s${tag}_at(${at})` : `s${tag}[${at}].x`;
+  // Codes are taken less the middle of their range: sums stay small.
+  const pair = (tag: string) => `
+fn s${tag}_at(i: u32) -> vec2<f32> {
+  let own = s${tag}[i];
+  return vec2<f32>(own.x, (${middle}.0 - own.y) * own.x);
+}`;
   return {
-    kind: [scheme, rowScale ? "row" : groupSize, words].join("-"),
+    kind: [scheme, zeros, rowScale ? "row" : groupSize, words].join("-"),
     shape,
     unit,
     type: wordType(words),
@@ -144,14 +149,16 @@ export function integerFormat(w: IntegerTensor, words: 1 | 2 | 4): WeightFormat 
     prepare: "",
     declare: (binding, tag) => `
 @group(0) @binding(${binding}) var<storage, read> w${tag}: array<${wordType(words)}>;
-@group(0) @binding(${binding + 1}) var<storage, read> s${tag}: array<vec2<f32>>;`,
+@group(0) @binding(${binding + 1}) var<storage, read> s${tag}: array<vec2<f32>>;${
+      zeros ? pair(tag) : ""
+    }`,
     load: (tag, row, at) => `w${tag}[${row} * units + ${at}]`,
     scale: (tag, row, at) => {
       if (rowScale) return scaleAt(tag, row);
       const ofRow = `(units * ${unit}u + ${groupSize - 1}u) / ${groupSize}u`;
       return scaleAt(tag, `${row} * (${ofRow}) + ${at} / ${groupSize / unit}u`);
     },
-    zeros,
+    shifted: zeros,
     rowScale,
     weight: (name, e) => {
       const word = wordOf(name, words, Math.floor(e / each));

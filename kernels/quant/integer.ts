@@ -9,8 +9,9 @@ import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
 import { showShape } from "../../core/shape.ts";
 import { empty, type Tensor, tensor } from "../../core/tensor.ts";
+import { integerWeight } from "../linear/integer_matmul.ts";
 import { packedMatmul, type PackedWeight } from "../linear/packed_matmul.ts";
-import { fitsIntegerFormat, integerFormat } from "../linear/weight_format.ts";
+import { fitsIntegerFormat } from "../linear/weight_format.ts";
 import dequantizeCode from "./integer_dequantize.wgsl" with { type: "text" };
 import type { QuantizedProductOptions, QuantizedTensor } from "./quantized_tensor.ts";
 import { roundHalfEven } from "./rounding.ts";
@@ -53,6 +54,8 @@ export class IntegerTensor implements QuantizedTensor {
   readonly packed: Tensor;
   /** f32 [rows, groups, 2]: scales and zeros. */
   readonly scales: Tensor;
+  /** Whether a zero may be other than the middle of the codes' range, 128 or 8: without, kernels need not subtract it. */
+  readonly zeros: boolean;
 
   /** Use `quantizeInteger`. */
   constructor(
@@ -61,6 +64,7 @@ export class IntegerTensor implements QuantizedTensor {
     groupSize: number,
     packed: Tensor,
     scales: Tensor,
+    zeros = true,
   ) {
     this.device = packed.device;
     this.shape = shape;
@@ -68,6 +72,7 @@ export class IntegerTensor implements QuantizedTensor {
     this.groupSize = groupSize;
     this.packed = packed;
     this.scales = scales;
+    this.zeros = zeros;
   }
 
   /** Groups in a row. */
@@ -94,7 +99,7 @@ export class IntegerTensor implements QuantizedTensor {
       dequantizeKernel,
       [this.packed, this.scales, out, uniform(size, columns, this.groupSize, this.groups)],
       gridOf(Math.ceil(size * bits / 32 / 64)),
-      { BITS: bits },
+      { BITS: bits, WHOLE: fitsIntegerFormat(this, 1) ? 1 : 0 },
     );
     return out;
   }
@@ -104,14 +109,9 @@ export class IntegerTensor implements QuantizedTensor {
     return packedMatmul(x, this.asFactor(), options);
   }
 
-  /** @ignore How kernels multiply by it; where words cross rows or groups, only after decoding it. */
+  /** @ignore How kernels multiply by it. */
   asFactor(): PackedWeight {
-    return {
-      weight: this,
-      whole: fitsIntegerFormat(this, 1),
-      streamed: () => integerFormat(this, fitsIntegerFormat(this, 2) ? 2 : 1),
-      tiled: () => ({ format: integerFormat(this, 1) }),
-    };
+    return integerWeight(this);
   }
 
   /** Gives its memory back. */
@@ -225,5 +225,6 @@ export function quantizeInteger(
     size,
     device.keep(tensor(device, packed)),
     device.keep(tensor(device, scales, [rows, groups, 2])),
+    type === "int4",
   );
 }

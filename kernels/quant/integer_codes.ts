@@ -52,5 +52,6 @@ export function integerFromCodes(
     groupSize,
     device.keep(tensor(device, packed)),
     device.keep(tensor(device, scales, [rows, groups, 2])),
+    scales.some((value, i) => i % 2 === 1 && value !== 2 ** (bits - 1)),
   );
 }

@@ -1,5 +1,7 @@
 // out = (code − zero) · scale of its group. An invocation decodes a word: 32 / BITS codes, the first in the low bits.
 override BITS: u32;
+// Whether rows and groups are whole words.
+override WHOLE: u32;
 
 struct Params { size: u32, columns: u32, group_size: u32, groups: u32 }
 
@@ -19,6 +21,15 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   }
   let bits = packed[word];
   let last = min(first + each, params.size);
+  if (WHOLE == 1u) {
+    let row = first / params.columns;
+    let group = scales[row * params.groups + (first - row * params.columns) / params.group_size];
+    for (var i = 0u; i < each; i++) {
+      let code = f32((bits >> (BITS * i)) & ((1u << BITS) - 1u));
+      out[first + i] = (code - group.y) * group.x;
+    }
+    return;
+  }
   for (var i = first; i < last; i++) {
     let row = i / params.columns;
     let group = scales[row * params.groups + (i - row * params.columns) / params.group_size];

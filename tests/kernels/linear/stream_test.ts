@@ -55,6 +55,26 @@ Deno.test("streamProduct() matches the reference for 4-bit weights, in every pla
   }
 });
 
+Deno.test("streamProduct() matches the reference for f32, in every plan", async () => {
+  for (const [m, n, k] of [[1, 5, 4], [2, 33, 132], [3, 20, 1088], [8, 9, 516]]) {
+    const [x, w, add] = [m * k, n * k, m * n].map((size, i) => randomNumbers(size, 20 + i));
+    const expected = gemvRef(x, w, { rows: m, n, k, alpha: 0.5, add });
+    for (const plan of plans()) {
+      const out = tensor(device, new Float32Array(m * n).fill(NaN), [m, n]);
+      streamProduct({
+        x: tensor(device, x, [m, k]),
+        m,
+        formats: [denseFormat(tensor(device, w, [n, k]))],
+        outs: [out],
+        alpha: 0.5,
+        add: tensor(device, add, [m, n]),
+      }, plan);
+      const what = `${m}x${n}x${k} ${JSON.stringify(plan)}`;
+      assertRelativeError(await out.read(), expected, 1e-6, what);
+    }
+  }
+});
+
 Deno.test("streamProduct() computes several weights of different formats in one dispatch", async () => {
   const [m, k, sizes] = [2, 320, [24, 5, 17]];
   const weights = sizes.map((n, i) => randomTensor([n, k], 4 + i));
@@ -93,7 +113,9 @@ Deno.test("streamProduct() gates", async () => {
   const quantized = [await quantizeFourBit(gate), await quantizeFourBit(up, { doubleQuant: true })];
   const x = randomNumbers(m * k, 11);
   for (const four of [false, true]) {
-    const formats = four ? quantized.map((w) => fourBitFormat(w, 1)) : [gate, up].map(denseFormat);
+    const formats = four
+      ? quantized.map((w) => fourBitFormat(w, 1))
+      : [gate, up].map((w) => denseFormat(w));
     const [g, u] = await Promise.all(
       (four ? quantized.map((w) => w.dequantize()) : [gate, up]).map(async (t) =>
         gemvRef(x, await t.read(), { rows: m, n, k })

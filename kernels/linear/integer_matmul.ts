@@ -1,0 +1,50 @@
+/**
+ * How products with integer weights are computed: what `packedMatmul` needs to know of them.
+ *
+ * @module
+ */
+import { texels, uniform } from "../../core/binding.ts";
+import { kernel } from "../../core/kernel.ts";
+import type { Tensor } from "../../core/tensor.ts";
+import { TEXEL_WGSL } from "../../core/texels.ts";
+import type { IntegerTensor } from "../quant/integer.ts";
+import { rowGrid } from "../rows.ts";
+import code from "./integer_texels.wgsl" with { type: "text" };
+import type { PackedWeight } from "./packed_matmul.ts";
+import { fitsIntegerFormat, integerFormat } from "./weight_format.ts";
+
+/** So many rows of x at most go through the kernel for software Vulkan. */
+const TEXEL_ROWS = 4;
+
+const texelKernel = kernel("integer_texels", TEXEL_WGSL + code);
+
+function texelProduct(x: Tensor, w: IntegerTensor, out: Tensor, add: Tensor | undefined): void {
+  const [n, k] = w.shape;
+  x.device.dispatch(
+    texelKernel,
+    [
+      texels(x),
+      texels(w.packed, "u32"),
+      w.scales,
+      out,
+      uniform(x.size / k, n, k, w.groupSize, w.groups, add ? 1 : 0),
+      add ?? x,
+    ],
+    rowGrid(n, { LANES: 1, ROWS: 8 }),
+    { BITS: w.scheme === "int8" ? 8 : 4 },
+  );
+}
+
+/** An integer weight as a factor. Where words cross rows or groups it is decoded for each product. */
+export function integerWeight(w: IntegerTensor): PackedWeight {
+  return {
+    weight: w,
+    whole: fitsIntegerFormat(w, 1),
+    streamed: () => integerFormat(w, fitsIntegerFormat(w, 2) ? 2 : 1),
+    tiled: () => ({ format: integerFormat(w, 1) }),
+    texels: {
+      fits: (rows) => rows <= TEXEL_ROWS && fitsIntegerFormat(w, 4),
+      run: (x, out, add) => texelProduct(x, w, out, add),
+    },
+  };
+}

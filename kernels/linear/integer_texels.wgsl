@@ -1,0 +1,51 @@
+// y [m, n] = x [m, k] · Wᵀ (+ d) for up to four rows of x and integers W [n, k] of BITS bits, on software Vulkan: an invocation
+// computes a row of W, a texel of four words of codes at a time. Rows and groups are whole texels. `texel` and `utexel` are prepended.
+override BITS: u32;
+
+struct Params { m: u32, n: u32, k: u32, group_size: u32, groups: u32, add: u32 }
+
+@group(0) @binding(0) var x: texture_2d<f32>;
+@group(0) @binding(1) var packed: texture_2d<u32>;
+@group(0) @binding(2) var<storage, read> scales: array<vec2<f32>>; // scale and zero of each group
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<uniform> params: Params;
+@group(0) @binding(5) var<storage, read> d: array<f32>;
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
+        @builtin(local_invocation_index) t: u32) {
+  let row = (w.y * n.x + w.x) * 8u + t;
+  let quads = 32u / BITS; // vectors of four codes in a texel
+  let k4 = params.k / 4u;
+  let per_group = min(params.group_size, params.k) / 4u / quads;
+  let base = row * (k4 / quads);
+  var total = vec4<f32>();
+  for (var group = 0u; group < select(0u, params.groups, row < params.n); group++) {
+    let own = scales[row * params.groups + group];
+    var part = vec4<f32>();
+    for (var i = 0u; i < per_group; i++) {
+      let at = group * per_group + i;
+      let words = utexel(packed, base + at);
+      for (var j = 0u; j < quads; j++) {
+        let bits = words[j * BITS / 8u] >> (4u * BITS * j % 32u);
+        let codes = vec4<u32>(bits, bits >> BITS, bits >> (2u * BITS), bits >> (3u * BITS));
+        // Signed, since processors convert only those in one step.
+        let weights = vec4<f32>(vec4<i32>(codes & vec4<u32>((1u << BITS) - 1u))) - own.y;
+        for (var m = 0u; m < params.m; m++) {
+          part[m] += dot(weights, texel(x, m * k4 + at * quads + j));
+        }
+      }
+    }
+    total += part * own.x;
+  }
+  for (var m = 0u; m < params.m; m++) {
+    if (row < params.n) {
+      let out = m * params.n + row;
+      if (params.add == 1u) {
+        y[out] = total[m] + d[out];
+      } else {
+        y[out] = total[m];
+      }
+    }
+  }
+}
