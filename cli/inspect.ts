@@ -1,5 +1,6 @@
-/** `nibble inspect`: what a safetensors file or a model folder holds. */
+/** `nibble inspect`: what a safetensors or GGUF file or a model folder holds. */
 import { z } from "zod";
+import { GgufFile } from "../train/files/gguf.ts";
 import {
   openCheckpoint,
   SafetensorsFile,
@@ -41,7 +42,7 @@ const PACKED = ".quant_state.bitsandbytes__";
 /** What bitsandbytes stores beside a quantized weight (its `QuantState.as_dict`, and `SCB` of LLM.int8). */
 const SIDE_DATA = /\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format)$/;
 
-/** Opens a safetensors file, a model folder, or a PEFT adapter folder. */
+/** Opens a safetensors or GGUF file, a model folder, or a PEFT adapter folder. */
 async function openTensors(path: string): Promise<TensorSource> {
   let isFolder: boolean;
   try {
@@ -51,9 +52,10 @@ async function openTensors(path: string): Promise<TensorSource> {
       ? "there is no such file or folder"
       : (error as Error).message;
     throw new Error(
-      `Cannot inspect ${path}: ${found}; wanted a safetensors file or a model folder`,
+      `Cannot inspect ${path}: ${found}; wanted a safetensors or GGUF file or a model folder`,
     );
   }
+  if (!isFolder && /\.gguf$/i.test(path)) return await GgufFile.open(path);
   if (!isFolder) return await SafetensorsFile.open(path);
   const names = new Set(Array.from(Deno.readDirSync(path), (entry) => entry.name));
   const isModel = names.has("model.safetensors") || names.has("model.safetensors.index.json");
@@ -152,7 +154,8 @@ const inspect: Command = defineCommand({
   positionals: ["path"],
   options: z.strictObject({
     path: z.string().min(1).meta({
-      description: "a model folder, an adapter folder, a safetensors file, or org/name of the hub",
+      description:
+        "a model folder, an adapter folder, a safetensors or GGUF file, or org/name of the hub",
       placeholder: "PATH",
     }),
     adapter: z.string().min(1).optional().meta({

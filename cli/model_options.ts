@@ -20,7 +20,7 @@ export const FOUR_BIT_TYPE: z.ZodEnum<{ nf4: "nf4"; fp4: "fp4" }> = z.enum(["nf4
 export const MODEL_OPTIONS = {
   model: z.string().min(1).meta({
     description:
-      "a model folder (config.json, model.safetensors, tokenizer.json), or org/name of " +
+      "a model folder (config.json, model.safetensors, tokenizer.json), a .gguf file, or org/name of " +
       "the Hugging Face hub, or org/name@revision",
     placeholder: "FOLDER",
   }),

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { openDevice } from "../core/device.ts";
 import { isFourBit } from "../train/files/bitsandbytes.ts";
 import { openCheckpoint, type TensorSource } from "../train/files/safetensors.ts";
+import { openGgufModel } from "../train/models/gguf.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
@@ -13,6 +14,8 @@ import { jsonSwitch } from "./options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
 import { progress } from "./progress.ts";
+
+const isGguf = (path: string) => /\.gguf$/i.test(path);
 
 /** How far the weights of one kind of layer have moved. */
 interface LayerError {
@@ -89,8 +92,14 @@ async function measure(
   return [...[...sums].map(([type, sum]) => sum.report(type)), all.report("all")];
 }
 
-/** Bytes of a folder's safetensors files, in one or in shards. */
+/** The tensors of a model folder, or of a GGUF file under Hugging Face's names. */
+async function openSource(path: string): Promise<TensorSource> {
+  return isGguf(path) ? (await openGgufModel(path)).source : await openCheckpoint(path);
+}
+
+/** Bytes of a GGUF file, or of a folder's safetensors files, in one or in shards. */
 async function fileBytesOf(folder: string): Promise<number> {
+  if (isGguf(folder)) return (await Deno.stat(folder)).size;
   let sum = 0;
   for await (const { name } of Deno.readDir(folder)) {
     if (!/^model(-\d+-of-\d+)?\.safetensors$/.test(name)) continue;
@@ -191,7 +200,7 @@ const command: Command = defineCommand({
   async run({ model: name, out, quantize: type, doubleQuant, blockSize, json }) {
     await checkOut(out, "model", name);
     const folder = await modelFolder(name);
-    using source = await openCheckpoint(folder);
+    using source = await openSource(folder);
     checkPlain(source, folder);
     using device = await openDevice();
     const model = await loadModel(device, folder, { quantize: type, doubleQuant, blockSize });

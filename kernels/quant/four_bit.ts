@@ -265,7 +265,9 @@ export function fourBitFromBytes(
 
 /**
  * Quantizes a weight matrix to 4-bit floats on the GPU: codes, scales and double-quantized scales are equal to those of
- * bitsandbytes' CPU version byte for byte.
+ * bitsandbytes' CPU version byte for byte, but for one scale that stands for nothing: where the last block is a short one and all
+ * zeros, that version has 1e-38, its CUDA version and nibble 0. (On CUDA a block of zeros has other codes, of zero too; see also
+ * tables.ts and double_quant.ts.)
  *
  * @param weight f32 [rows, columns]; it may be freed afterwards
  * @param options type, block size, double quantization
