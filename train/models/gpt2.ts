@@ -135,7 +135,7 @@ class Gpt2Attention extends LinearGroup<"c_attn" | "c_proj"> {
         slice(all, { start: i * hiddenSize, length: hiddenSize }),
         [...x.shape.slice(0, 2), heads, headSize],
       );
-    const mixed = attend(part(0), part(1), part(2), positions, past, cache);
+    const mixed = attend(part(0), part(1), part(2), positions, { past, cache });
     return c_proj.forward(reshape(mixed, x.shape), residual);
   }
 }

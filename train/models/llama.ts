@@ -4,13 +4,9 @@
  *
  * @module
  */
-import { recomputable } from "../../core/autograd.ts";
 import type { Device } from "../../core/device.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
-import { rope } from "../../kernels/attention/rope.ts";
-import { matmul } from "../../kernels/linear/matmul.ts";
 import { reshape } from "../../kernels/pointwise/reshape.ts";
-import { siluGate } from "../../kernels/pointwise/silu_gate.ts";
 import type { ConfigFields, ModelConfig } from "../files/config.ts";
 import { readRope, type RopeConfig } from "../files/rope_config.ts";
 import type { Json } from "../files/tokenizer.ts";
@@ -18,6 +14,7 @@ import { Embedding } from "../nn/embedding.ts";
 import { Linear, plainWeight } from "../nn/linear.ts";
 import { LinearGroup } from "../nn/linear_group.ts";
 import { Module, type Named } from "../nn/module.ts";
+import { normalizedGate, normalizedLayers, normalizedProduct } from "../nn/normalized_layers.ts";
 import { RmsNorm } from "../nn/norm.ts";
 import { type Architecture, Parts, type Weights, type WeightSpec } from "./architecture.ts";
 import { attend } from "./attend.ts";
@@ -182,9 +179,10 @@ class LlamaAttention extends LinearGroup<"q_proj" | "k_proj" | "v_proj" | "o_pro
     yield* Object.entries(this.#norms ?? {});
   }
 
+  /** Attention to `norm(x)`, and x added. */
   forward(
     x: Tensor,
-    residual: Tensor,
+    norm: RmsNorm,
     positions: Tensor,
     past?: Tensor,
     cache?: KeyValueCache["blocks"][number],
@@ -193,12 +191,16 @@ class LlamaAttention extends LinearGroup<"q_proj" | "k_proj" | "v_proj" | "o_pro
     const { config: { heads, kvHeads, headSize }, angles } = this.#shared;
     const { q_proj, k_proj, v_proj, o_proj } = this.layers;
     const split = (t: Tensor, count: number) => reshape(t, [batch, length, count, headSize]);
-    const turned = (t: Tensor, norm?: RmsNorm) => rope(norm?.forward(t) ?? t, positions, angles);
-    const q = turned(split(q_proj.forward(x), heads), this.#norms?.q_norm);
-    const k = turned(split(k_proj.forward(x), kvHeads), this.#norms?.k_norm);
-    const v = split(v_proj.forward(x), kvHeads);
-    const mixed = attend(q, k, v, positions, past, cache);
-    return o_proj.forward(reshape(mixed, [batch, length, heads * headSize]), residual);
+    const [q, k, v] = normalizedLayers(x, norm, [q_proj, k_proj, v_proj]);
+    const normalized = (t: Tensor, own?: RmsNorm) => own?.forward(t) ?? t;
+    const mixed = attend(
+      normalized(split(q, heads), this.#norms?.q_norm),
+      normalized(split(k, kvHeads), this.#norms?.k_norm),
+      split(v, kvHeads),
+      positions,
+      { angles, past, cache },
+    );
+    return o_proj.forward(reshape(mixed, [batch, length, heads * headSize]), x);
   }
 }
 
@@ -233,13 +235,9 @@ class LlamaBlock extends Module {
     past?: Tensor,
     cache?: KeyValueCache["blocks"][number],
   ): Tensor {
-    const input = this.#attentionNorm.forward(x);
-    const attended = this.#attention.forward(input, x, positions, past, cache);
+    const attended = this.#attention.forward(x, this.#attentionNorm, positions, past, cache);
     const { gate_proj, up_proj, down_proj } = this.#mlp.layers;
-    const middle = this.#mlpNorm.forward(attended);
-    const gate = gate_proj.forward(middle);
-    const up = up_proj.forward(middle);
-    return down_proj.forward(recomputable(() => siluGate(gate, up)), attended);
+    return down_proj.forward(normalizedGate(attended, this.#mlpNorm, gate_proj, up_proj), attended);
   }
 }
 
@@ -308,10 +306,11 @@ export class Llama extends LanguageModel {
 
   /** The final normalization and the output layer. */
   protected override head(hidden: Tensor): Tensor {
-    const x = this.#body.norm.forward(hidden);
-    return this.#head
-      ? this.#head.forward(x)
-      : matmul(x, this.#body.embedding.weight, { transposeB: true });
+    const { norm, embedding } = this.#body;
+    const weight = this.#head ? plainWeight(this.#head) : embedding.weight;
+    return weight
+      ? normalizedProduct(hidden, norm, weight)
+      : this.#head!.forward(norm.forward(hidden));
   }
 
   /** The normalized states and the output weight, tied or not. */

@@ -6,6 +6,7 @@
 import type { Tensor } from "../../core/tensor.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
+import type { Weight } from "../../kernels/linear/multiply_many.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import { Module, type Named } from "./module.ts";
 
@@ -49,6 +50,16 @@ export abstract class LinearLayer extends Module {
 
   /** Bytes of the weight in memory. */
   abstract get weightBytes(): number;
+
+  /** The weight as a factor that lies as [outFeatures, inFeatures], or null where it lies otherwise. */
+  protected get factor(): Weight | null {
+    return null;
+  }
+
+  /** The weight, if the layer is a product with it and a bias and nothing else: no branch, and nobody watches. */
+  get bareFactor(): Weight | null {
+    return this.branch || this.watcher ? null : this.factor;
+  }
 
   /** `x · Wᵀ (+ add)`. */
   protected abstract product(x: Tensor, add?: Tensor): Tensor;
@@ -98,6 +109,11 @@ export class Linear extends LinearLayer {
     return this.weight.bytes;
   }
 
+  /** The weight itself. */
+  protected override get factor(): Weight {
+    return this.weight;
+  }
+
   /** One product in 32 bits, with the residual added within it. */
   protected override product(x: Tensor, residual?: Tensor): Tensor {
     return matmul(x, this.weight, { transposeB: true, add: residual });
@@ -139,6 +155,11 @@ export class QuantizedLinear extends LinearLayer {
   /** Bytes of the weight in memory. */
   override get weightBytes(): number {
     return this.weight.bytes;
+  }
+
+  /** The weight itself. */
+  protected override get factor(): Weight {
+    return this.weight;
   }
 
   /** One product that decodes the weight as it goes, with the residual added within it. */
