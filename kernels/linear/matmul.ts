@@ -10,6 +10,7 @@ import { checkDType, checkIsShape, sameShape, showShape, sizeOf } from "../../co
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
 import { fitsGemv, gemv } from "./gemv.ts";
 import anyCode from "./matmul_any.wgsl" with { type: "text" };
+import { fitsNarrow, narrowMatmul } from "./narrow.ts";
 import { flopsOf, type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
 import { fitsTexels, texelMatmul } from "./texel_tile.ts";
 import { fitsTiles, tileMatmul } from "./tile.ts";
@@ -29,7 +30,7 @@ export interface MatmulOptions {
 }
 
 /** Which kernel takes a product; tests and benches choose, users do not. */
-export type MatmulVariant = "any" | "gemv" | "texels" | "tiles";
+export type MatmulVariant = "any" | "gemv" | "narrow" | "texels" | "tiles";
 
 /** The variant for this product on this device. */
 export function chooseVariant(product: Product): MatmulVariant {
@@ -40,12 +41,14 @@ export function chooseVariant(product: Product): MatmulVariant {
     return fitsTexels(product) ? "texels" : "any";
   }
   if (few) return "gemv";
+  if (fitsNarrow(product)) return "narrow";
   return fitsTiles(product) ? "tiles" : "any";
 }
 
 /** Queues a product with a given variant. */
 export function runProduct(product: Product, variant: MatmulVariant): void {
   if (variant === "gemv") return gemv(product);
+  if (variant === "narrow") return narrowMatmul(product);
   if (variant === "texels") return texelMatmul(product);
   if (variant === "tiles") return tileMatmul(product);
   const { a, b, add, out, layout } = product;

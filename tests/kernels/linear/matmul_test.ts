@@ -2,6 +2,7 @@ import { sizeOf } from "../../../core/shape.ts";
 import { empty, tensor } from "../../../core/tensor.ts";
 import { matmul, runProduct } from "../../../kernels/linear/matmul.ts";
 import { matmulRef } from "../../../kernels/linear/matmul_ref.ts";
+import { fitsNarrow } from "../../../kernels/linear/narrow.ts";
 import type { Layout, Product } from "../../../kernels/linear/product.ts";
 import { fitsTexels } from "../../../kernels/linear/texel_tile.ts";
 import { fitsTiles, tileMatmul } from "../../../kernels/linear/tile.ts";
@@ -94,6 +95,28 @@ Deno.test("matmul() matches the reference with every tile shape, whole and in pa
   }
 });
 
+Deno.test("matmul() matches the reference with narrow results", async () => {
+  for (const layout of ["nn", "nt", "tn"] as const) {
+    for (const [m, n, k] of [[40, 16, 260], [16, 72, 1000], [4, 40, 132], [36, 8, 516]]) {
+      const { product, expected } = operands(layout, m, n, k);
+      for (const add of [false, true]) {
+        const p = product(add);
+        assertEquals(fitsNarrow(p), true);
+        runProduct(p, "narrow");
+        assertRelativeError(await p.out.read(), expected(add), 1e-6, `${layout} ${m}x${n}x${k}`);
+      }
+    }
+  }
+  const fits = (layout: Layout, m: number, n: number, k: number) =>
+    fitsNarrow({ layout, m, n, k, batch: 1 });
+  assertEquals(fits("nt", 64, 20, 512), false);
+  assertEquals(fits("nt", 64, 16, 60), false);
+  assertEquals(fits("nt", 64, 16, 2048), false);
+  assertEquals(fits("nt", 8192, 16, 512), false);
+  assertEquals(fits("nt", 64, 6, 512), false);
+  assertEquals(fits("tn", 6, 64, 512), false);
+});
+
 Deno.test("matmul() computes batches in tiles, whole and in parts", async () => {
   const [batch, m, n, k] = [3, 40, 68, 36];
   const a = randomNumbers(batch * m * k, 11);
@@ -156,7 +179,7 @@ Deno.test("matmul() plans that every step along K is taken once, by as few workg
     }
   }
   // A GPU that is full does not share tiles; one that is not does.
-  assertEquals(chooseTilePlan({ m: 2048, n: 49_152, k: 576, batch: 1 }).whole > 5000, true);
+  assertEquals(chooseTilePlan({ m: 2048, n: 49_152, k: 576, batch: 1 }).whole > 4000, true);
   assertEquals(chooseTilePlan({ m: 64, n: 64, k: 4096, batch: 1 }).splits > 4, true);
 });
 
