@@ -7,7 +7,7 @@
  */
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
-import { type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
+import { flopsOf, type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
 import { unroll } from "./unroll.ts";
 
 /** Rows and columns of a tile. */
@@ -150,5 +150,6 @@ export function narrowMatmul(product: Product): void {
     [a, b, out, productUniform(product), add ?? a],
     gridOf(tilesOf(product)),
     { ADD: add ? 1 : 0 },
+    flopsOf(product),
   );
 }

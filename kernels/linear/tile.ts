@@ -6,6 +6,7 @@
  * @module
  */
 import { type Binding, floatBits, uniform } from "../../core/binding.ts";
+import { constant } from "../../core/constant.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import { empty } from "../../core/tensor.ts";
@@ -26,9 +27,11 @@ export function fitsTiles({ layout, m, n, k }: Pick<Product, "layout" | "m" | "n
   return layout === "tn" && m % 4 === 0;
 }
 
-function kernelFor(product: Product, right: RightOperand, { shape, splits }: TilePlan): Kernel {
+/** A tile this large fills the GPU, and compiles for half a second: one kernel then serves with parts and without. */
+const LARGE = 128 * 128;
+
+function kernelFor(product: Product, right: RightOperand, { shape }: TilePlan, split: boolean) {
   const { layout, k } = product;
-  const split = splits > 1;
   const ragged = k % stepOf(shape) !== 0;
   const key = [right.kind, layout, ...Object.values(shape), split, ragged].join();
   let found = kernels.get(key);
@@ -59,13 +62,15 @@ export function tileMatmul(
   const tiles = tilesOf(product, shape);
   const sizes = [m, n, k, batch, m * k, ownB ? n * k : 0, m * n, floatBits(alpha)];
   const parameters = uniform(...sizes, whole, splits, chunkOf(k, splits, shape), add ? 1 : 0);
-  const found = kernelFor(product, right, plan);
+  const { rows, columns } = shape;
+  const split = splits > 1 || rows * columns >= LARGE;
+  const found = kernelFor(product, right, plan, split);
   const bindings = [a, ...rightBindings, out, parameters, add ?? a];
   if (splits === 1) {
+    if (split) bindings.push(constant(out.device, "no parts", () => new Float32Array(4)));
     out.device.dispatch(found, bindings, gridOf(tiles), undefined, flopsOf(product));
     return;
   }
-  const { rows, columns } = shape;
   const shared = tiles - whole;
   const parts = empty(out.device, [shared * splits, rows, columns]);
   const grid = gridOf(whole + shared * splits);
@@ -73,7 +78,7 @@ export function tileMatmul(
   out.device.dispatch(
     sumKernel,
     [parts, out, parameters, add ?? parts],
-    gridOf(Math.ceil(shared * rows * columns / 4 / 64)),
+    gridOf(Math.ceil(shared * rows * columns / 4 / 256)),
     { ROWS: rows, COLUMNS: columns },
   );
   out.device.free(parts.storage);

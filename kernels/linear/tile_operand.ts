@@ -28,6 +28,8 @@ export interface OperandSide {
   readonly transposed: boolean;
   /** Whether K is not a multiple of what a loop iteration takes: what lies beyond is loaded as zero. */
   readonly ragged: boolean;
+  /** Whether a transposed operand of floats is loaded four rows at a time. */
+  readonly quads: boolean;
 }
 
 /** The pieces of WGSL that load an operand. */
@@ -103,61 +105,113 @@ export function spread(
   side: OperandSide,
   units: number,
 ): { index: string; guard: string; id: string }[] {
-  return Array.from({ length: Math.ceil(units / side.allThreads) }, (_, turn) => ({
-    index: turn === 0 ? "t" : `(t + ${turn * side.allThreads}u)`,
-    guard: units < side.allThreads ? `if (t < ${units}u) ` : "",
-    id: `${side.name}${turn}`,
-  }));
+  return Array.from({ length: Math.ceil(units / side.allThreads) }, (_, turn) => {
+    const index = turn === 0 ? "t" : `(t + ${turn * side.allThreads}u)`;
+    const all = (turn + 1) * side.allThreads <= units;
+    return { index, guard: all ? "" : `if (${index} < ${units}u) `, id: `${side.name}${turn}` };
+  });
 }
 
-/** Floats, `array<vec4<f32>>` in a binding of the side's name. */
-export function denseOperand(side: OperandSide): Operand {
+/** A loaded value, and whether it lies within K: what lies beyond is stored as zero, when the load has long arrived. */
+function value(side: OperandSide, id: string) {
+  return {
+    declare: `var ${id}: vec4<f32>;${side.ragged ? `\n  var ${id}_in: bool;` : ""}`,
+    load: (k: string, at: string) =>
+      `${id} = ${side.name}[${at}];${side.ragged ? ` ${id}_in = ${k} < p.k;` : ""}`,
+    read: side.ragged ? `select(vec4<f32>(), ${id}, ${id}_in)` : id,
+  };
+}
+
+/** Rows of k: a unit is a vector along the result's axis. */
+function directOperand(side: OperandSide): Operand {
   const { name, width, depth } = side;
-  const zero = (k: string, value: string) =>
-    side.ragged ? `select(vec4<f32>(), ${value}, ${k} < p.k)` : value;
-  if (!side.transposed) {
-    // Rows of k: a unit is a vector along the result's axis.
-    const units = spread(side, width / 4 * depth);
-    return {
-      setup: units.map(({ index, id }) => `
+  const units = spread(side, width / 4 * depth);
+  return {
+    setup: units.map(({ index, id }) => `
   let ${id}_c = ${index} % ${width / 4}u;
   let ${id}_r = ${index} / ${width / 4}u;
   let ${id}_at = ${name}_base + min(${side.first} / 4u + ${id}_c, ${side.length} / 4u - 1u);
-  var ${id}: vec4<f32>;`).join(""),
-      load: (k) =>
-        units.map(({ guard, id }) => {
-          const row = `(${k} + ${id}_r)`;
-          const value = `${name}[${id}_at + ${row} * (${side.length} / 4u)]`;
-          return `${guard}{ ${id} = ${zero(row, value)}; }`;
-        }).join("\n"),
-      store: (stage) =>
-        units.map(({ guard, id }) =>
-          `${guard}{ ${place(side, stage, `${id}_r`, `${id}_c`, "0u")} = ${id}; }`
-        ).join("\n"),
-    };
-  }
-  // Rows of the result's axis: a unit is a vector along k, stored as four scalars.
+  ${value(side, id).declare}`).join(""),
+    load: (k) =>
+      units.map(({ guard, id }) => {
+        const row = `(${k} + ${id}_r)`;
+        return `${guard}{ ${
+          value(side, id).load(row, `${id}_at + ${row} * (${side.length} / 4u)`)
+        } }`;
+      }).join("\n"),
+    store: (stage) =>
+      units.map(({ guard, id }) =>
+        `${guard}{ ${place(side, stage, `${id}_r`, `${id}_c`, "0u")} = ${value(side, id).read}; }`
+      ).join("\n"),
+  };
+}
+
+/** Rows of the result's axis: a unit is a vector along k, stored as four scalars. */
+function transposedOperand(side: OperandSide): Operand {
+  const { name, width, depth } = side;
   const units = spread(side, width * depth / 4);
   return {
     setup: units.map(({ index, id }) => `
   let ${id}_c = ${index} % ${depth / 4}u;
   let ${id}_r = ${index} / ${depth / 4}u;
   let ${id}_at = ${name}_base + min(${side.first} + ${id}_r, ${side.length} - 1u) * (p.k / 4u) + ${id}_c;
-  var ${id}: vec4<f32>;`).join(""),
+  ${value(side, id).declare}`).join(""),
     load: (k) =>
-      units.map(({ guard, id }) => {
-        const value = zero(`(${k} + 4u * ${id}_c)`, `${name}[${id}_at + ${k} / 4u]`);
-        return `${guard}{ ${id} = ${value}; }`;
-      }).join("\n"),
+      units.map(({ guard, id }) =>
+        `${guard}{ ${value(side, id).load(`(${k} + 4u * ${id}_c)`, `${id}_at + ${k} / 4u`)} }`
+      ).join("\n"),
     store: (stage) =>
       units.map(({ guard, id }) =>
         `${guard}{
+let v = ${value(side, id).read};
 ${
           unroll(4, (j) =>
             `${
               place(side, stage, `4u * ${id}_c + ${j}u`, `${id}_r / 4u`, `${id}_c`)
-            }[${id}_r % 4u] = ${id}[${j}];`)
+            }[${id}_r % 4u] = v[${j}];`)
         } }`
       ).join("\n"),
   };
+}
+
+/** The same, but a unit is four rows by four steps along k, transposed in registers and stored as four vectors. */
+function quadOperand(side: OperandSide): Operand {
+  const { name, width, depth } = side;
+  const units = spread(side, width * depth / 16);
+  const rows = (id: string) => [0, 1, 2, 3].map((i) => value(side, `${id}_${i}`));
+  return {
+    setup: units.map(({ index, id }) => `
+  let ${id}_c = ${index} % ${depth / 4}u;
+  let ${id}_r = ${index} / ${depth / 4}u;
+  ${
+      rows(id).map(({ declare }, i) =>
+        `let ${id}_at${i} = ${name}_base + min(${side.first} + 4u * ${id}_r + ${i}u, ${side.length} - 1u) * (p.k / 4u) + ${id}_c;
+  ${declare}`
+      ).join("\n")
+    }`).join(""),
+    load: (k) =>
+      units.map(({ guard, id }) =>
+        `${guard}{ ${
+          rows(id).map(({ load }, i) => load(`(${k} + 4u * ${id}_c)`, `${id}_at${i} + ${k} / 4u`))
+            .join("\n")
+        } }`
+      ).join("\n"),
+    store: (stage) =>
+      units.map(({ guard, id }) =>
+        `${guard}{
+${rows(id).map(({ read }, i) => `let v${i} = ${read};`).join("\n")}
+${
+          unroll(4, (j) =>
+            `${
+              place(side, stage, `4u * ${id}_c + ${j}u`, `${id}_r`, `${id}_c`)
+            } = vec4<f32>(v0[${j}], v1[${j}], v2[${j}], v3[${j}]);`)
+        } }`
+      ).join("\n"),
+  };
+}
+
+/** Floats, `array<vec4<f32>>` in a binding of the side's name. */
+export function denseOperand(side: OperandSide): Operand {
+  if (!side.transposed) return directOperand(side);
+  return side.quads ? quadOperand(side) : transposedOperand(side);
 }

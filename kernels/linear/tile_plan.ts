@@ -40,8 +40,8 @@ interface Candidate {
   readonly fixed: number;
   /** How many workgroups more than its share a multiprocessor gets, where they are not spread evenly. */
   readonly uneven: number;
-  /** Whether the first tiles may be whole where the last ones are shared. */
-  readonly mixed: boolean;
+  /** How many fill a multiprocessor, where the first tiles may be whole and only the last ones shared. */
+  readonly mixed: number;
   /** The most rows and columns of a result for which it is tried: fewer kernels to compile. */
   readonly mostRows: number;
   readonly mostColumns: number;
@@ -54,8 +54,11 @@ const shapeOf = (
   threadRows: number,
   threadColumns: number,
   turn: 1 | 2 | 4 = 2,
-): TileShape => ({ rows, columns, depth, threadRows, threadColumns, turn });
+  quads = false,
+): TileShape => ({ rows, columns, depth, threadRows, threadColumns, turn, quads });
 
+/** Its columns divide 192, 576, 960, 1536 and 3072, the widths of many small models. */
+const WIDE = shapeOf(128, 192, 16, 8, 12);
 const LARGE = shapeOf(128, 128, 16, 8, 8);
 const MEDIUM = shapeOf(64, 64, 16, 8, 4);
 const SHALLOW = shapeOf(16, 64, 16, 4, 4);
@@ -64,24 +67,25 @@ const NARROW = shapeOf(64, 16, 16, 4, 4);
 /** For a K so short that there is nothing to pipeline: LoRA's way up. */
 const SHORT = shapeOf(64, 64, 16, 4, 4, 1);
 
-const any = { uneven: 0, mixed: false, mostRows: Infinity, mostColumns: Infinity };
+const any = { uneven: 0, mixed: 0, mostRows: Infinity, mostColumns: Infinity };
 
 const CANDIDATES: readonly Candidate[] = [
-  { ...any, shape: LARGE, alone: 93, shared: 96, fixed: 4000, mixed: true },
+  { ...any, shape: WIDE, alone: 138, shared: 140, fixed: 5500, mixed: 1 },
+  { ...any, shape: LARGE, alone: 93, shared: 96, fixed: 4000, mixed: 2 },
   { ...any, shape: MEDIUM, alone: 33, shared: 28.5, fixed: 3100, uneven: 0.4 },
   { ...any, shape: SHALLOW, alone: 18, shared: 10.3, fixed: 2800, mostRows: 64 },
   { ...any, shape: NARROW, alone: 18, shared: 10.3, fixed: 2800, mostColumns: 32 },
 ];
 
 /** Every shape that a plan can have, for tests. */
-export const TILE_SHAPES: readonly TileShape[] = [LARGE, MEDIUM, SHALLOW, NARROW, SHORT];
+export const TILE_SHAPES: readonly TileShape[] = [WIDE, LARGE, MEDIUM, SHALLOW, NARROW, SHORT];
 
 /** Multiprocessors of the GPU that the model describes. */
 const PROCESSORS = 132;
 
 /** The sum of parts: its launch in nanoseconds, and the bytes of parts that are written, read and added in one. */
 const SUM_LAUNCH = 2500;
-const SUM_BYTES = 1650;
+const SUM_BYTES = 1900;
 
 const MOST_SPLITS = 32;
 
@@ -134,16 +138,19 @@ function search(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
     const { shape, mixed, mostRows, mostColumns } = candidate;
     if (m > mostRows || n > mostColumns) continue;
     const tiles = tilesOf(product, shape);
-    // Two large workgroups fit on a multiprocessor: those of the last round are shared.
-    const rounds = mixed ? tiles - tiles % (2 * PROCESSORS) : 0;
+    // The tiles of the last round are shared, after as many whole ones as fill the others.
+    const rounds = Array.from(
+      { length: mixed },
+      (_, i) => tiles - tiles % ((i + 1) * PROCESSORS),
+    );
     const most = Math.max(1, Math.min(MOST_SPLITS, Math.floor(k / stepOf(shape))));
-    for (const whole of new Set([0, rounds])) {
-      for (let splits = 1; splits <= most; splits++) {
+    for (const whole of new Set([0, ...rounds])) {
+      for (let splits = 1; splits <= (whole < tiles ? most : 1); splits++) {
         // Rounded up to whole steps, fewer parts may do.
         const used = Math.ceil(k / chunkOf(k, splits, shape));
         const time = cost(candidate, k, tiles, whole, used);
         // A little gain is not worth the memory.
-        if (time >= (splits === 1 ? 1 : 0.98) * least) continue;
+        if (time >= (splits === 1 ? 1 : 0.97) * least) continue;
         least = time;
         best = { shape, whole: used === 1 ? tiles : whole, splits: used };
       }

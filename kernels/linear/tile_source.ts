@@ -28,6 +28,8 @@ export interface TileShape {
    * next depth is stored while this one is multiplied.
    */
   readonly turn: 1 | 2 | 4;
+  /** Whether transposed operands are loaded four rows at a time, and transposed in registers. */
+  readonly quads: boolean;
 }
 
 /** What is multiplied: the right operand may come from other sources than floats. */
@@ -193,7 +195,7 @@ export function tileSource(
   const down = rows / threadRows;
   const threads = across * down;
   const stages = turn === 1 ? 1 : 2;
-  const common = { depth, stages, allThreads: threads, ragged } as const;
+  const common = { depth, stages, allThreads: threads, ragged, quads: shape.quads } as const;
   const aSide: OperandSide = {
     ...common,
     name: "a",

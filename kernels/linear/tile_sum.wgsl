@@ -8,12 +8,12 @@ override ROWS: u32;
 override COLUMNS: u32;
 
 // One invocation for each vector of a tile, in chunks of a workgroup; tiles one after another.
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) t: u32) {
   let quads = COLUMNS / 4u;
   let size = ROWS * quads;
-  let i = (w.y * groups.x + w.x) * 64u + t;
+  let i = (w.y * groups.x + w.x) * 256u + t;
   let tile = i / size;
   let own = i % size;
   let place = place_of(p.whole + tile, ROWS, COLUMNS);
