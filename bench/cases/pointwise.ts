@@ -38,6 +38,13 @@ const copyKernel = kernel("copy", copyCode);
 const copying: KernelCase = {
   kernel: "copy",
   ...MATRIX,
+  // The smaller ones as those of cases/rows.ts, where the launch counts.
+  gpu: [
+    ...MATRIX.gpu,
+    { rows: 512, columns: 4096 },
+    { rows: 2048, columns: 576 },
+    { rows: 128, columns: 576 },
+  ],
   allowed: 0,
   bytes: (sizes) => 2 * elements(sizes),
   make: (inputs, { rows, columns }) => {
