@@ -64,7 +64,7 @@ function gradientOfTable(table: Tensor, ids: Tensor, g: Tensor): Tensor {
   if (device.adapter.type === "gpu" && columns % 4 === 0 && count <= MOST_GROUPS) {
     const links = empty(device, [count, 2], "u32");
     device.clear(dTable);
-    device.dispatch(linksKernel, [ids, links, uniform(count)], [Math.ceil(count / 64)]);
+    device.dispatch(linksKernel, [ids, links, uniform(count)], [Math.ceil(count / 4)]);
     const params = uniform(count, columns / 4, rows);
     const grid = [Math.ceil(columns / 4 / 128), count] as const;
     device.dispatch(linkedKernel, [ids, links, g, dTable, params], grid);
