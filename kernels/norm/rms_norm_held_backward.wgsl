@@ -21,22 +21,12 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   let gain# = gain[min(k#, params.groups - 1u)];
   var piece# = V(0.0);}#
   let stride = n.x * n.y * ROWS;
-  let start = (w.y * n.x + w.x) * ROWS;
-  let start_base = min(start + t.y, params.rows - 1u) * params.groups;
-  #{var x# = x[start_base + min(k#, params.groups - 1u)];
-  var g# = d_out[start_base + min(k#, params.groups - 1u)];}#
-  for (var first = start; first < params.rows; first += stride) {
+  for (var first = (w.y * n.x + w.x) * ROWS; first < params.rows; first += stride) {
     let row = first + t.y;
     let base = min(row, params.rows - 1u) * params.groups;
     let r = inverse[min(row, params.rows - 1u)];
-    // The next row is under way while this one is worked on.
-    #{var next_x# = x#;
-    var next_g# = g#;}#
-    if (first + stride < params.rows) {
-      let next = min(row + stride, params.rows - 1u) * params.groups;
-      #{next_x# = x[next + min(k#, params.groups - 1u)];
-      next_g# = d_out[next + min(k#, params.groups - 1u)];}#
-    }
+    #{let x# = x[base + min(k#, params.groups - 1u)];
+    let g# = d_out[base + min(k#, params.groups - 1u)];}#
     var products = V(0.0);
     #{products += select(V(0.0), g# * gain# * x#, is_in#);}#
     let dot = row_sum(total(products), t.x, t.y);
@@ -49,8 +39,6 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
         piece# += g# * x# * r;
       }}#
     }
-    #{x# = next_x#;
-    g# = next_g#;}#
   }
   if (params.with_gain == 0u) {
     return;
