@@ -7,6 +7,15 @@
 @group(0) @binding(4) var<storage, read_write> best: array<vec2<u32>>; // a value's bits, a token
 @group(0) @binding(5) var<uniform> params: Params;
 
+fn score_of(x: f32, token: u32, stream: u32) -> f32 {
+  if (params.temperature == 0.0) {
+    return x;
+  }
+  let bits = threefry(vec2<u32>(state[0], stream), vec2<u32>(state[1], token)).x;
+  let u = (f32(bits >> 9u) + 0.5) * 0x1p-23; // strictly between 0 and 1
+  return x / params.temperature - log(-log(u));
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
         @builtin(local_invocation_index) t: u32) {
@@ -22,22 +31,13 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   }
   var value = -3.4e38;
   var token = w.x * PART + t;
-  #{{
-    let i = w.x * PART + #u * THREADS + t;
-    if (i < params.classes) {
-      let x = logits[base + i];
-      if (key_of(x) >= least) {
-        var score = x;
-        if (params.temperature > 0.0) {
-          let bits = threefry(vec2<u32>(state[0], stream), vec2<u32>(state[1], i)).x;
-          let u = (f32(bits >> 9u) + 0.5) * 0x1p-23; // strictly between 0 and 1
-          score = x / params.temperature - log(-log(u));
-        }
-        if (score > value) {
-          value = score;
-          token = i;
-        }
-      }
+  #{let i# = w.x * PART + #u * THREADS + t;
+  let x# = logits[base + min(i#, params.classes - 1u)];}#
+  #{if (i# < params.classes && key_of(x#) >= least) {
+    let score = score_of(x#, i#, stream);
+    if (score > value) {
+      value = score;
+      token = i#;
     }
   }}#
   let found = best_of(value, token, t);

@@ -18,11 +18,13 @@ import passCode from "./sample_pass.wgsl" with { type: "text" };
 import scanCode from "./sample_scan.wgsl" with { type: "text" };
 import selectCode from "./sample_select.wgsl" with { type: "text" };
 
-/** Logits of a part, and how many of them an invocation has: as in sample_select.wgsl. */
+/** Logits of a part, and invocations of its workgroup. */
 const PART = 2048;
 const THREADS = 256;
 
-const selecting = (code: string) => selectCode + unrolled(code, PART / THREADS);
+const selecting = (code: string) =>
+  `const PART = ${PART}u;\nconst THREADS = ${THREADS}u;\n` + selectCode +
+  unrolled(code, PART / THREADS);
 const largestKernel = kernel("sample_largest", ROWS_WGSL + selecting(largestCode));
 // The bins are atomic where they are filled, so the scan reads them there through a function.
 const passKernel = kernel(
@@ -77,10 +79,11 @@ export function sampleMany(logits: Tensor, settings: SampleSettings, state: Tens
       device.dispatch(passKernel, bindings, grid, { LANES: THREADS, ROWS: 1 });
     }
   }
-  const best = empty(device, [rows, parts, 2], "u32");
-  const known = (passes.at(-1) ?? -1) + 1;
-  device.dispatch(drawKernel, [logits, state, bins, selections, best, params(known)], grid);
   const out = empty(device, [rows], "i32");
+  const known = (passes.at(-1) ?? -1) + 1;
+  const bindings = [logits, state, bins, selections];
+  const best = empty(device, [rows, parts, 2], "u32");
+  device.dispatch(drawKernel, [...bindings, best, params(known)], grid);
   device.dispatch(mergeKernel, [best, out, uniform(parts)], [rows]);
   return out;
 }

@@ -12,8 +12,6 @@ struct Params {
   pass_index: u32,
 }
 
-const PART = 2048u;
-const THREADS = 256u;
 const PASSES = 8u;
 // A probability, relative to the largest, as a whole number: a bin has its bits from 14 on, another one those below.
 const UNIT = 134217728.0; // 2²⁷
