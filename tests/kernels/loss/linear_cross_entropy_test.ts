@@ -90,7 +90,9 @@ Deno.test("linearCrossEntropy() adds its gradients to those of later uses", asyn
 });
 
 Deno.test("linearCrossEntropy() holds one part of the logits, eagerly and recorded", async () => {
-  const [rows, width, classes] = [1024, 4, 2048];
+  // On a GPU parts must be so large that a recording does not run them side by side.
+  const isGpu = device.adapter.type === "gpu";
+  const [rows, width, classes] = isGpu ? [2048, 4, 16_384] : [1024, 4, 2048];
   const targets = tensor(device, randomIntegers(rows, classes, 1));
   const peakOf = (options: LinearCrossEntropyOptions, replay: boolean) => {
     const [x, w] = [randomTensor([rows, width], 2), randomTensor([classes, width], 3)];
@@ -107,8 +109,8 @@ Deno.test("linearCrossEntropy() holds one part of the logits, eagerly and record
   };
   for (const replay of [false, true]) {
     const whole = 4 * rows * classes;
-    assert(peakOf({}, replay) >= whole);
-    assert(peakOf({ logitBytes: whole / 8 }, replay) < whole / 4);
+    assert(peakOf({ logitBytes: whole }, replay) >= whole);
+    assert(peakOf({ logitBytes: whole / 3 }, replay) < 0.6 * whole);
   }
   await device.finish();
 });
