@@ -106,6 +106,7 @@ Deno.test("quantizeFourBit() with double quantization dequantizes to the exact p
     data.length,
   );
   assertEquals(await q.dequantize().read(), expected);
+  assertEquals(await q.withPlainScales().weight.dequantize().read(), expected);
   const again = fourBitFromBytes(device, bytes, [64, 1000], { type: "nf4", blockSize: 64 });
   assertEquals(await again.dequantize().read(), expected);
 });
