@@ -40,7 +40,11 @@ export function integerWeight(w: IntegerTensor): PackedWeight {
   return {
     weight: w,
     whole: fitsIntegerFormat(w, 1),
-    streamed: () => integerFormat(w, fitsIntegerFormat(w, 2) ? 2 : 1),
+    streamed: (rows) => {
+      // Two words for a unit; but several rows of x in registers leave room for eight weights, not for sixteen.
+      const words = (w.scheme === "int8" || rows <= 2) && fitsIntegerFormat(w, 2) ? 2 : 1;
+      return integerFormat(w, words);
+    },
     tiled: () => ({ format: integerFormat(w, 1) }),
     texels: {
       fits: (rows) => rows <= TEXEL_ROWS && fitsIntegerFormat(w, 4),

@@ -71,7 +71,7 @@ function formatsOf(
     } else {
       const packed = weight.asFactor?.();
       if (!packed?.whole) return null;
-      formats.push(packed.streamed());
+      formats.push(packed.streamed(m));
     }
   }
   return formats;

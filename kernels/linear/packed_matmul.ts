@@ -24,8 +24,8 @@ export interface PackedWeight {
   readonly weight: QuantizedTensor;
   /** Whether rows, and groups that share a scale, are whole words, so that kernels can decode it on their way. */
   readonly whole: boolean;
-  /** How a product with a few rows of x reads it. */
-  streamed(): WeightFormat;
+  /** How a product with so many rows of x, which are few, reads it. */
+  streamed(rows: number): WeightFormat;
   /** How tiles read it, in units of one word, and the memory that this takes. */
   tiled(): { readonly format: WeightFormat; readonly scratch?: Tensor };
   /** Software Vulkan's own kernel for x · Wᵀ, where it has one for so many rows. */
@@ -71,7 +71,7 @@ export function runPacked(
     return out;
   }
   if (variant === "stream") {
-    streamProduct({ x, m, formats: [packed.streamed()], outs: [out], add });
+    streamProduct({ x, m, formats: [packed.streamed(m)], outs: [out], add });
     return out;
   }
   const product = (b: Tensor): Product => ({
