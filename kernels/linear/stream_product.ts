@@ -67,7 +67,10 @@ function densePlan(m: number, rows: number, units: number, gated: boolean): Stre
   return { ...common, lanes, rows: rows >= 2048 ? 4 : 2, ahead: Math.min(turns, 2) };
 }
 
-/** The plan for a product on this device: the fastest of those that were tried on an H100. */
+/**
+ * The plan for a product on this device: with subgroups the fastest of those that were tried on an H100. Those without, and those of
+ * int4 for more than two rows of x, were not timed.
+ */
 export function chooseStream(device: Device, product: StreamProduct): StreamPlan {
   const { m, formats, gated = false } = product;
   const [{ unit, kind, shape: [, k] }] = formats;
