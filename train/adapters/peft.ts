@@ -4,7 +4,7 @@
  * @module
  */
 import { sameShape, showShape } from "../../core/shape.ts";
-import { readJsonOf } from "../files/input.ts";
+import { readJsonOf, SMALL_JSON } from "../files/input.ts";
 import { writeFolder, writeWhole } from "../files/output.ts";
 import { SafetensorsFile, type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import type { LanguageModel } from "../models/language_model.ts";
@@ -179,7 +179,7 @@ function checkTensors(
  */
 export async function loadAdapter(model: LanguageModel, folder: string): Promise<Lora> {
   const path = `${folder}/${CONFIG}`;
-  const json = await readJsonOf(path, "the adapter's configuration");
+  const json = await readJsonOf(path, "the adapter's configuration", SMALL_JSON);
   const options = parseAdapterConfig(json, path, model.config.modelType);
   const all = [...model.linearLayers()].map(([own]) => own);
   let paths = selectTargets(all, options.targetModules, options);

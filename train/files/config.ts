@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { readJsonOf } from "./input.ts";
+import { readJsonOf, SMALL_JSON } from "./input.ts";
 import { brief } from "./json_text.ts";
 import type { Json } from "./tokenizer.ts";
 
@@ -120,5 +120,5 @@ export class ConfigFields {
 /** Reads a model folder's config.json. */
 export async function readConfig(folder: string): Promise<{ json: Json; path: string }> {
   const path = `${folder}/config.json`;
-  return { json: await readJsonOf(path, "the model's configuration"), path };
+  return { json: await readJsonOf(path, "the model's configuration", SMALL_JSON), path };
 }

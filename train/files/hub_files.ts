@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { readJsonOf } from "./input.ts";
+import { readJsonOf, SHARDS_JSON } from "./input.ts";
 
 const MODEL = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
@@ -79,7 +79,7 @@ export function chooseFiles(names: readonly string[], weights: boolean): HubChoi
  * @throws {RangeError} if a shard is not among the files, or its name leads out of the folder
  */
 export async function shardsIn(path: string, names?: readonly string[]): Promise<string[]> {
-  const { weight_map: map } = await readJsonOf(path, "the list of shards");
+  const { weight_map: map } = await readJsonOf(path, "the list of shards", SHARDS_JSON);
   const shards = [...new Set<unknown>(Object.values(Object(map)))];
   const bad = shards.find((shard) =>
     typeof shard !== "string" || /\//.test(shard) || isHostile(shard) ||

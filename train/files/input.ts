@@ -3,10 +3,24 @@
  *
  * @module
  */
-import { checkDepth } from "./json_text.ts";
+import { checkCount, checkDepth, checkKeys } from "./json_text.ts";
 
-/** The longest JSON: the largest tokenizer.json have 35 MB. */
-const LONGEST = 1 << 26;
+/** What a kind of JSON file may be. */
+export interface JsonLimits {
+  /** The most bytes. */
+  readonly bytes: number;
+  /** The most commas, which bounds the values and so the memory that they take. */
+  readonly commas: number;
+  /** How deep keys must be there once: 1 for those of the file's object alone, as a walk over all takes time. */
+  readonly keys: number;
+}
+
+/** tokenizer.json: the largest have 35 MB, and a million and a half commas. */
+const LARGE: JsonLimits = { bytes: 1 << 26, commas: 2_500_000, keys: 1 };
+/** Configurations. */
+export const SMALL_JSON: JsonLimits = { bytes: 1 << 21, commas: 100_000, keys: 64 };
+/** Lists of shards: those of the largest models have a hundred thousand tensors. */
+export const SHARDS_JSON: JsonLimits = { bytes: 1 << 25, commas: 400_000, keys: 2 };
 
 /**
  * The text of a file.
@@ -26,7 +40,7 @@ export async function readTextOf(path: string, what: string): Promise<string> {
  * The object in a JSON file.
  *
  * @param what What the file is for, as errors name it: "the model's configuration".
- * @param check Throws what else is wrong with the text.
+ * @param limits how large it may be
  * @throws {Error} if the file is missing or cannot be read.
  * @throws {SyntaxError} if it does not hold a JSON object.
  * @throws {RangeError} if it is longer than such files are.
@@ -34,15 +48,16 @@ export async function readTextOf(path: string, what: string): Promise<string> {
 export async function readJsonOf(
   path: string,
   what: string,
-  check: (text: string) => void = () => {},
+  limits: JsonLimits = LARGE,
 ): Promise<Record<string, unknown>> {
-  await checkLength(path, what);
+  await checkLength(path, what, limits.bytes);
   const text = await readTextOf(path, what);
   let value: unknown;
   try {
     checkDepth(text);
+    checkCount(text, limits.commas);
     value = JSON.parse(text);
-    check(text);
+    if (typeof value === "object" && !Array.isArray(value) && value) checkKeys(text, limits.keys);
   } catch (error) {
     throw new SyntaxError(
       `Cannot read ${what} "${path}": it is not valid JSON (${(error as Error).message})`,
@@ -56,16 +71,16 @@ export async function readJsonOf(
 }
 
 /** Throws if a file is longer than any JSON that a model has. */
-async function checkLength(path: string, what: string): Promise<void> {
+async function checkLength(path: string, what: string, longest: number): Promise<void> {
   let size = 0;
   try {
     size = (await Deno.stat(path)).size;
   } catch {
     // Reading it says what is wrong.
   }
-  if (size <= LONGEST) return;
+  if (size <= longest) return;
   throw new RangeError(
-    `Cannot read ${what} "${path}": it has ${size} bytes, wanted at most ${LONGEST}`,
+    `Cannot read ${what} "${path}": it has ${size} bytes, wanted at most ${longest}`,
   );
 }
 

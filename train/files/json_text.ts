@@ -60,6 +60,29 @@ export function checkDepth(text: string): void {
   valueEnd(text, 0);
 }
 
+/**
+ * Throws if a text has more than so many commas: every value but the first of its kind costs one.
+ *
+ * @throws {SyntaxError} saying how many are allowed
+ */
+export function checkCount(text: string, most: number): void {
+  let count = 0;
+  for (let at = text.indexOf(","); at >= 0; at = text.indexOf(",", at + 1)) {
+    if (++count > most) throw new SyntaxError(`found more than ${most} values`);
+  }
+}
+
+/**
+ * Throws if an object has a key twice; or an object in it, so many levels deep.
+ *
+ * @throws {SyntaxError} naming the key
+ */
+export function checkKeys(text: string, levels: number): void {
+  for (const [, value] of members(text)) {
+    if (levels > 1 && value.startsWith("{")) checkKeys(value, levels - 1);
+  }
+}
+
 const BLANKS = /[ \t\n\r]*/y;
 
 /** The place of the next character that is not blank. */

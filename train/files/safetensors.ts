@@ -5,8 +5,8 @@
  */
 import { sizeOf } from "../../core/shape.ts";
 import { FLOATS } from "./floats.ts";
-import { readFault, readJsonOf } from "./input.ts";
-import { brief, members } from "./json_text.ts";
+import { readFault, readJsonOf, SHARDS_JSON } from "./input.ts";
+import { brief } from "./json_text.ts";
 import { fill, type Header, readHeader, type TensorEntry } from "./safetensors_header.ts";
 
 export type { TensorEntry };
@@ -315,11 +315,7 @@ const LONGEST_NAME = 255;
 
 /** Which file a tensor is in, as an index says. */
 async function readIndex(path: string): Promise<[tensor: string, file: string][]> {
-  const index = await readJsonOf(path, "the list of shards", (text) => {
-    for (const [key, value] of members(text)) {
-      if (key === "weight_map" && value.startsWith("{")) { for (const _ of members(value)); }
-    }
-  });
+  const index = await readJsonOf(path, "the list of shards", SHARDS_JSON);
   const map = index.weight_map;
   const isMap = typeof map === "object" && map !== null && !Array.isArray(map);
   const all = isMap ? Object.entries(map) : [];

@@ -6,7 +6,11 @@ import { loadAdapter, saveAdapter } from "../../../train/adapters/peft.ts";
 import { readFourBit, storeFourBit } from "../../../train/files/bitsandbytes.ts";
 import { readConfig } from "../../../train/files/config.ts";
 import { saysFourBit } from "../../../train/files/quantization_config.ts";
-import { SafetensorsFile, writeSafetensors } from "../../../train/files/safetensors.ts";
+import {
+  openCheckpoint,
+  SafetensorsFile,
+  writeSafetensors,
+} from "../../../train/files/safetensors.ts";
 import {
   type Json,
   loadTokenizer,
@@ -17,12 +21,16 @@ import { trainBpe } from "../../../train/data/bpe.ts";
 import { blueprintOf } from "../../../train/models/architectures.ts";
 import { randomModel } from "../../../train/models/load.ts";
 import { assert } from "../../assert.ts";
+import { peakDuring } from "../../peak_memory.ts";
 
 /** Cases of each of five kinds. */
 const RUNS = 2500;
 
 /** Every case must be over after so long, in ms. */
 const LIMIT = 1000;
+
+/** And may take so many bytes. */
+const MEMORY = 100e6;
 
 const folder = await Deno.makeTempDir();
 globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
@@ -223,4 +231,46 @@ Deno.test(`${RUNS} mutated quantization states are understood, or refused with a
     using file = await SafetensorsFile.open(path);
     await readFourBit(file, "w");
   });
+});
+
+Deno.test("a key twice is refused, and so are files made to take memory and time, without either", async () => {
+  const config = JSON.stringify(LLAMA);
+  const home = `${folder}/bombs`;
+  Deno.mkdirSync(home);
+  const refused = async (name: string, text: string, reason: RegExp) => {
+    Deno.writeTextFileSync(`${home}/${name}`, text);
+    const read = name === "config.json"
+      ? () => readConfig(home)
+      : name === "tokenizer.json"
+      ? () => loadTokenizer(home)
+      : () => openCheckpoint(home);
+    let message = "";
+    const { peak, result } = await peakDuring(() =>
+      isHandled(async () => {
+        try {
+          await read();
+        } catch (error) {
+          message = (error as Error).message;
+          throw error;
+        }
+      })
+    );
+    assert(result === "refused" && reason.test(message), `${name}: ${message}`);
+    assert(peak === null || peak < MEMORY, `${name}: ${peak} bytes for ${message}`);
+  };
+  const twice = (key: string) => new RegExp(`found "${key}" twice, wanted each key once`);
+  await refused("config.json", config.replace("{", '{"vocab_size":5,'), twice("vocab_size"));
+  const nested = config.replace("{", '{"rope_scaling":{"type":"linear","type":"yarn"},');
+  await refused("config.json", nested, twice("type"));
+  const shard = '{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}';
+  await refused("model.safetensors.index.json", shard, twice("a"));
+  await refused("tokenizer.json", '{"model":{},"model":{}}', twice("model"));
+  const many = (count: number, part: (i: number) => string, close = "}") =>
+    `{${Array.from({ length: count }, (_, i) => part(i)).join()}${close}`;
+  await refused("config.json", many(150_000, (i) => `"${i}":{}`), /more than 100000 values/);
+  await refused("config.json", `{"a":"${"x".repeat(3e6)}"}`, /has 300000\d bytes, wanted at most/);
+  const shards = many(500_000, (i) => `"${i}":""`);
+  await refused("model.safetensors.index.json", `{"weight_map":${shards}}`, /than 400000 values/);
+  await refused("tokenizer.json", `{"a":[${"{},".repeat(3e6)}{}]}`, /more than 2500000 values/);
+  await refused("tokenizer.json", "[".repeat(5e6), /nested more than 64 deep/);
 });
