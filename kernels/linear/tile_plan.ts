@@ -45,6 +45,8 @@ interface Candidate {
   /** The most rows and columns of a result for which it is tried: fewer kernels to compile. */
   readonly mostRows: number;
   readonly mostColumns: number;
+  /** The fewest tiles for which it is tried. */
+  readonly leastTiles: number;
 }
 
 const shapeOf = (
@@ -60,6 +62,8 @@ const shapeOf = (
 /** Its columns divide 192, 576, 960, 1536 and 3072, the widths of many small models. */
 const WIDE = shapeOf(128, 192, 16, 8, 12);
 const LARGE = shapeOf(128, 128, 16, 8, 8);
+/** One copy in workgroup memory, but twice as deep: faster once two workgroups on a multiprocessor take turns all the time. */
+const DEEP = shapeOf(128, 128, 32, 8, 8, 1, true);
 const MEDIUM = shapeOf(64, 64, 16, 8, 4);
 const SHALLOW = shapeOf(16, 64, 16, 4, 4);
 const NARROW = shapeOf(64, 16, 16, 4, 4);
@@ -67,21 +71,30 @@ const NARROW = shapeOf(64, 16, 16, 4, 4);
 /** For a K so short that there is nothing to pipeline: LoRA's way up. */
 const SHORT = shapeOf(64, 64, 16, 4, 4, 1);
 
-const any = { uneven: 0, mixed: 0, mostRows: Infinity, mostColumns: Infinity };
+/** Multiprocessors of the GPU that the model describes. */
+const PROCESSORS = 132;
+
+const any = { uneven: 0, mixed: 0, mostRows: Infinity, mostColumns: Infinity, leastTiles: 0 };
 
 const CANDIDATES: readonly Candidate[] = [
   { ...any, shape: WIDE, alone: 138, shared: 140, fixed: 5500, mixed: 1 },
   { ...any, shape: LARGE, alone: 93, shared: 96, fixed: 4000, mixed: 2 },
+  { ...any, shape: DEEP, alone: 93, shared: 92, fixed: 4000, leastTiles: 4 * PROCESSORS },
   { ...any, shape: MEDIUM, alone: 33, shared: 28.5, fixed: 3100, uneven: 0.4 },
   { ...any, shape: SHALLOW, alone: 18, shared: 10.3, fixed: 2800, mostRows: 64 },
   { ...any, shape: NARROW, alone: 18, shared: 10.3, fixed: 2800, mostColumns: 32 },
 ];
 
 /** Every shape that a plan can have, for tests. */
-export const TILE_SHAPES: readonly TileShape[] = [WIDE, LARGE, MEDIUM, SHALLOW, NARROW, SHORT];
-
-/** Multiprocessors of the GPU that the model describes. */
-const PROCESSORS = 132;
+export const TILE_SHAPES: readonly TileShape[] = [
+  WIDE,
+  LARGE,
+  DEEP,
+  MEDIUM,
+  SHALLOW,
+  NARROW,
+  SHORT,
+];
 
 /** The sum of parts: its launch in nanoseconds, and the bytes of parts that are written, read and added in one. */
 const SUM_LAUNCH = 2500;
@@ -135,15 +148,17 @@ function search(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
   let best: TilePlan | undefined;
   let least = Infinity;
   for (const candidate of CANDIDATES) {
-    const { shape, mixed, mostRows, mostColumns } = candidate;
-    if (m > mostRows || n > mostColumns) continue;
+    const { shape, mixed, mostRows, mostColumns, leastTiles } = candidate;
     const tiles = tilesOf(product, shape);
+    if (m > mostRows || n > mostColumns || tiles < leastTiles) continue;
     // The tiles of the last round are shared, after as many whole ones as fill the others.
     const rounds = Array.from(
       { length: mixed },
       (_, i) => tiles - tiles % ((i + 1) * PROCESSORS),
     );
-    const most = Math.max(1, Math.min(MOST_SPLITS, Math.floor(k / stepOf(shape))));
+    // Parts are added four columns at a time.
+    const parts = n % 4 === 0 ? Math.min(MOST_SPLITS, Math.floor(k / stepOf(shape))) : 1;
+    const most = Math.max(1, parts);
     for (const whole of new Set([0, ...rounds])) {
       for (let splits = 1; splits <= (whole < tiles ? most : 1); splits++) {
         // Rounded up to whole steps, fewer parts may do.
