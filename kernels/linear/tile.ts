@@ -12,7 +12,13 @@ import { type Kernel, kernel } from "../../core/kernel.ts";
 import { empty } from "../../core/tensor.ts";
 import { flopsOf, type Product } from "./product.ts";
 import { chooseTilePlan, chunkOf, stepOf, type TilePlan, tilesOf } from "./tile_plan.ts";
-import { DENSE, type RightOperand, TILED_WGSL, tileSource } from "./tile_source.ts";
+import {
+  DENSE,
+  DENSE_UNALIGNED,
+  type RightOperand,
+  TILED_WGSL,
+  tileSource,
+} from "./tile_source.ts";
 import sumCode from "./tile_sum.wgsl" with { type: "text" };
 
 export { DENSE, type RightOperand, type TileShape } from "./tile_source.ts";
@@ -20,11 +26,24 @@ export { DENSE, type RightOperand, type TileShape } from "./tile_source.ts";
 const kernels = new Map<string, Kernel>();
 const sumKernel = kernel("matmul_sum", TILED_WGSL + sumCode);
 
-/** Whether the tiles can take a product: they load and store four elements at a time. */
-export function fitsTiles({ layout, m, n, k }: Pick<Product, "layout" | "m" | "n" | "k">): boolean {
-  if (n % 4 !== 0) return false;
-  if (layout === "nt" || layout === "nn") return k % 4 === 0;
-  return layout === "tn" && m % 4 === 0;
+/** Products with rows that are not multiples of four floats take tiles from so many multiplications on: they compile anew. */
+const LEAST_UNALIGNED = 1 << 20;
+
+/** Whether the rows of A, of B and of the result are multiples of four floats, so that they are loaded and stored as vectors. */
+function alignment({ layout, m, n, k }: Pick<Product, "layout" | "m" | "n" | "k">) {
+  return {
+    alignedA: (layout === "tn" ? m : k) % 4 === 0,
+    alignedB: (layout === "nt" ? k : n) % 4 === 0,
+    alignedC: n % 4 === 0,
+  };
+}
+
+/** Whether the tiles can take a product, and should. */
+export function fitsTiles(product: Pick<Product, "layout" | "m" | "n" | "k">): boolean {
+  const { layout, m, n, k } = product;
+  if (layout === "tt") return false;
+  const { alignedA, alignedB, alignedC } = alignment(product);
+  return alignedA && alignedB && alignedC || m * n * k >= LEAST_UNALIGNED;
 }
 
 /** A tile this large fills the GPU, and compiles for half a second: one kernel then serves with parts and without. */
@@ -33,11 +52,13 @@ const LARGE = 128 * 128;
 function kernelFor(product: Product, right: RightOperand, { shape }: TilePlan, split: boolean) {
   const { layout, k } = product;
   const ragged = k % stepOf(shape) !== 0;
-  const key = [right.kind, layout, ...Object.values(shape), split, ragged].join();
+  const { alignedA, alignedC } = alignment(product);
+  const options = { split, ragged, alignedA, alignedC };
+  const key = [right.kind, layout, ...Object.values(shape), ...Object.values(options)].join();
   let found = kernels.get(key);
   if (!found) {
-    const name = `matmul_${layout}${right.kind === "f32" ? "" : `_${right.kind}`}`;
-    found = kernel(name, tileSource(layout, shape, right, { split, ragged }));
+    const name = `matmul_${layout}${right.kind.startsWith("f32") ? "" : `_${right.kind}`}`;
+    found = kernel(name, tileSource(layout, shape, right, options));
     kernels.set(key, found);
   }
   return found;
@@ -53,7 +74,7 @@ function kernelFor(product: Product, right: RightOperand, { shape }: TilePlan, s
  */
 export function tileMatmul(
   product: Product,
-  right: RightOperand = DENSE,
+  right: RightOperand = alignment(product).alignedB ? DENSE : DENSE_UNALIGNED,
   rightBindings: readonly Binding[] = [product.b],
   plan: TilePlan = chooseTilePlan(product),
 ): void {

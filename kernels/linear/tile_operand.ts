@@ -28,6 +28,8 @@ export interface OperandSide {
   readonly transposed: boolean;
   /** Whether K is not a multiple of what a loop iteration takes: what lies beyond is loaded as zero. */
   readonly ragged: boolean;
+  /** Whether the operand's rows are multiples of four floats, and its binding one of vectors. */
+  readonly aligned: boolean;
   /** Whether a transposed operand of floats is loaded four rows at a time. */
   readonly quads: boolean;
 }
@@ -112,32 +114,53 @@ export function spread(
   });
 }
 
-/** A loaded value, and whether it lies within K: what lies beyond is stored as zero, when the load has long arrived. */
-function value(side: OperandSide, id: string) {
+/**
+ * A loaded value, and whether it lies within K: what lies beyond is stored as zero, when the load has long arrived. `wide` says that
+ * the four steps from `k` on may end within the vector.
+ */
+function value(side: OperandSide, id: string, wide = false) {
+  const { name, aligned, ragged } = side;
+  const each = wide && !aligned;
+  const inside = (k: string) =>
+    each
+      ? `vec4<u32>(${[0, 1, 2, 3].map((j) => `${k} + ${j}u`).join(", ")}) < vec4<u32>(p.k)`
+      : `${k} < p.k`;
+  const vector = (at: string) =>
+    aligned
+      ? `${name}[${at}]`
+      : `vec4<f32>(${[0, 1, 2, 3].map((j) => `${name}[${at} + ${j}u]`).join(", ")})`;
   return {
-    declare: `var ${id}: vec4<f32>;${side.ragged ? `\n  var ${id}_in: bool;` : ""}`,
+    declare: `var ${id}: vec4<f32>;` +
+      (ragged ? `\n  var ${id}_in: ${each ? "vec4<bool>" : "bool"};` : ""),
     load: (k: string, at: string) =>
-      `${id} = ${side.name}[${at}];${side.ragged ? ` ${id}_in = ${k} < p.k;` : ""}`,
-    read: side.ragged ? `select(vec4<f32>(), ${id}, ${id}_in)` : id,
+      `${id} = ${vector(at)};${ragged ? ` ${id}_in = ${inside(k)};` : ""}`,
+    read: ragged ? `select(vec4<f32>(), ${id}, ${id}_in)` : id,
+  };
+}
+
+/** An index of an operand's elements as an index of its binding, and that of unit `id` in its row. */
+function indexing({ aligned }: OperandSide) {
+  return {
+    index: (elements: string) => aligned ? `(${elements}) / 4u` : `(${elements})`,
+    unit: (id: string) => aligned ? `${id}_c` : `4u * ${id}_c`,
   };
 }
 
 /** Rows of k: a unit is a vector along the result's axis. */
 function directOperand(side: OperandSide): Operand {
-  const { name, width, depth } = side;
+  const { name, width, depth, first, length } = side;
+  const { index, unit } = indexing(side);
   const units = spread(side, width / 4 * depth);
   return {
-    setup: units.map(({ index, id }) => `
-  let ${id}_c = ${index} % ${width / 4}u;
-  let ${id}_r = ${index} / ${width / 4}u;
-  let ${id}_at = ${name}_base + min(${side.first} / 4u + ${id}_c, ${side.length} / 4u - 1u);
+    setup: units.map(({ index: i, id }) => `
+  let ${id}_c = ${i} % ${width / 4}u;
+  let ${id}_r = ${i} / ${width / 4}u;
+  let ${id}_at = ${name}_base + min(${index(first)} + ${unit(id)}, ${index(length)} - 1u);
   ${value(side, id).declare}`).join(""),
     load: (k) =>
       units.map(({ guard, id }) => {
         const row = `(${k} + ${id}_r)`;
-        return `${guard}{ ${
-          value(side, id).load(row, `${id}_at + ${row} * (${side.length} / 4u)`)
-        } }`;
+        return `${guard}{ ${value(side, id).load(row, `${id}_at + ${row} * (${index(length)})`)} }`;
       }).join("\n"),
     store: (stage) =>
       units.map(({ guard, id }) =>
@@ -148,22 +171,27 @@ function directOperand(side: OperandSide): Operand {
 
 /** Rows of the result's axis: a unit is a vector along k, stored as four scalars. */
 function transposedOperand(side: OperandSide): Operand {
-  const { name, width, depth } = side;
+  const { name, width, depth, first, length } = side;
+  const { index, unit } = indexing(side);
   const units = spread(side, width * depth / 4);
   return {
-    setup: units.map(({ index, id }) => `
-  let ${id}_c = ${index} % ${depth / 4}u;
-  let ${id}_r = ${index} / ${depth / 4}u;
-  let ${id}_at = ${name}_base + min(${side.first} + ${id}_r, ${side.length} - 1u) * (p.k / 4u) + ${id}_c;
-  ${value(side, id).declare}`).join(""),
+    setup: units.map(({ index: i, id }) => `
+  let ${id}_c = ${i} % ${depth / 4}u;
+  let ${id}_r = ${i} / ${depth / 4}u;
+  let ${id}_at = ${name}_base + min(${first} + ${id}_r, ${length} - 1u) * (${index("p.k")}) + ${
+      unit(id)
+    };
+  ${value(side, id, true).declare}`).join(""),
     load: (k) =>
       units.map(({ guard, id }) =>
-        `${guard}{ ${value(side, id).load(`(${k} + 4u * ${id}_c)`, `${id}_at + ${k} / 4u`)} }`
+        `${guard}{ ${
+          value(side, id, true).load(`(${k} + 4u * ${id}_c)`, `${id}_at + ${index(k)}`)
+        } }`
       ).join("\n"),
     store: (stage) =>
       units.map(({ guard, id }) =>
         `${guard}{
-let v = ${value(side, id).read};
+let v = ${value(side, id, true).read};
 ${
           unroll(4, (j) =>
             `${
@@ -210,8 +238,8 @@ ${
   };
 }
 
-/** Floats, `array<vec4<f32>>` in a binding of the side's name. */
+/** Floats, in a binding of the side's name: `array<vec4<f32>>`, or `array<f32>` where rows are not aligned. */
 export function denseOperand(side: OperandSide): Operand {
   if (!side.transposed) return directOperand(side);
-  return side.quads ? quadOperand(side) : transposedOperand(side);
+  return side.quads && side.aligned ? quadOperand(side) : transposedOperand(side);
 }

@@ -45,14 +45,24 @@ export interface RightOperand {
   load(side: OperandSide): Operand;
 }
 
+const floats = (aligned: boolean) => aligned ? "array<vec4<f32>>" : "array<f32>";
+
+function denseRight(aligned: boolean): RightOperand {
+  return {
+    kind: aligned ? "f32" : "f32 unaligned",
+    declare: (binding) =>
+      `@group(0) @binding(${binding}) var<storage, read> b: ${floats(aligned)};`,
+    prepare: "",
+    perWord: 4,
+    load: (side) => denseOperand({ ...side, aligned }),
+  };
+}
+
 /** B as floats. */
-export const DENSE: RightOperand = {
-  kind: "f32",
-  declare: (binding) => `@group(0) @binding(${binding}) var<storage, read> b: array<vec4<f32>>;`,
-  prepare: "",
-  perWord: 4,
-  load: denseOperand,
-};
+export const DENSE: RightOperand = denseRight(true);
+
+/** B as floats, in rows that are not multiples of four. */
+export const DENSE_UNALIGNED: RightOperand = denseRight(false);
 
 /**
  * The parameters of a tiled product. The first `whole` tiles are computed by one workgroup each; each of the others by `splits`
@@ -142,7 +152,12 @@ function loop(
 }
 
 /** The results of a thread: to their places, or as partial sums. */
-function epilogue(shape: TileShape, across: number, down: number, split: boolean): string {
+function epilogue(
+  shape: TileShape,
+  across: number,
+  down: number,
+  { split, alignedC }: TileOptions,
+): string {
   const row = (i: number) => `4u * (ty + ${(i >> 2) * down}u) + ${i & 3}u`;
   const column = (h: number) => `tx + ${h * across}u`;
   const each = (line: (i: number, h: number) => string) =>
@@ -155,15 +170,13 @@ function epilogue(shape: TileShape, across: number, down: number, split: boolean
   }
     return;
   }`;
-  return `${split ? parts : ""}
-  let c_base = place.which * (p.c_stride / 4u);
-  ${
-    each((i, h) =>
+  const whole = alignedC
+    ? (i: number, h: number) =>
       `{
     let row = place.first_row + ${row(i)};
     let column = place.first_column / 4u + ${column(h)};
     if (row < p.m && column < p.n / 4u) {
-      let at = c_base + row * (p.n / 4u) + column;
+      let at = place.which * (p.c_stride / 4u) + row * (p.n / 4u) + column;
       var value = p.alpha * c${i}_${h};
       if (p.add != 0u) {
         value += d[at];
@@ -171,8 +184,22 @@ function epilogue(shape: TileShape, across: number, down: number, split: boolean
       c[at] = value;
     }
   }`
-    )
+    : (i: number, h: number) =>
+      `{
+    let row = place.first_row + ${row(i)};
+    let column = place.first_column + 4u * (${column(h)});
+    let at = place.which * p.c_stride + row * p.n + column;
+    ${
+        unroll(4, (j) =>
+          `if (row < p.m && column + ${j}u < p.n) {
+      c[at + ${j}u] = p.alpha * c${i}_${h}.${XYZW[j]};
+      if (p.add != 0u) {
+        c[at + ${j}u] += d[at + ${j}u];
+      }
+    }`)
+      }
   }`;
+  return (split ? parts : "") + each(whole);
 }
 
 /** What a kernel is made for, besides its tile. */
@@ -181,6 +208,9 @@ export interface TileOptions {
   readonly split: boolean;
   /** Whether K is not a multiple of what a loop iteration takes. */
   readonly ragged: boolean;
+  /** Whether the rows of A and of the result are multiples of four floats. */
+  readonly alignedA: boolean;
+  readonly alignedC: boolean;
 }
 
 /** The WGSL of a tiled product. */
@@ -188,17 +218,20 @@ export function tileSource(
   layout: Layout,
   shape: TileShape,
   right: RightOperand,
-  { split, ragged }: TileOptions,
+  options: TileOptions,
 ): string {
+  const { split, ragged, alignedA, alignedC } = options;
   const { rows, columns, depth, threadRows, threadColumns, turn } = shape;
   const across = columns / threadColumns;
   const down = rows / threadRows;
   const threads = across * down;
   const stages = turn === 1 ? 1 : 2;
-  const common = { depth, stages, allThreads: threads, ragged, quads: shape.quads } as const;
+  const { quads } = shape;
+  const common = { depth, stages, allThreads: threads, ragged, quads, aligned: true } as const;
   const aSide: OperandSide = {
     ...common,
     name: "a",
+    aligned: alignedA,
     width: rows,
     threads: down,
     groups: threadRows / 4,
@@ -229,11 +262,11 @@ export function tileSource(
     innerProduct(aSide, bSide, right, shape),
   );
   return `${TILED_WGSL}
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> a: ${floats(alignedA)};
 ${bindingsOfB}
-@group(0) @binding(${next}) var<storage, read_write> c: array<vec4<f32>>;
+@group(0) @binding(${next}) var<storage, read_write> c: ${floats(alignedC)};
 @group(0) @binding(${next + 1}) var<uniform> p: Tiled;
-@group(0) @binding(${next + 2}) var<storage, read> d: array<vec4<f32>>;
+@group(0) @binding(${next + 2}) var<storage, read> d: ${floats(alignedC)};
 ${split ? `@group(0) @binding(${next + 3}) var<storage, read_write> parts: array<vec4<f32>>;` : ""}
 ${sharedArray(aSide)}
 ${sharedArray(bSide, right.perWord)}
@@ -258,8 +291,8 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) groups: ve
   if (place.which >= p.batch) {
     return;
   }
-  let a_base = place.which * (p.a_stride / 4u);
-  let b_base = place.which * (p.b_stride / 4u);
+  let a_base = place.which * (p.a_stride${alignedA ? " / 4u" : ""});
+  let b_base = place.which * (p.b_stride${right === DENSE_UNALIGNED ? "" : " / 4u"});
 ${
     warped
       ? `  let tx = t % 8u + 8u * (t / 32u % ${across / 8}u);
@@ -272,7 +305,7 @@ ${
   ${a.setup}
   ${b.setup}
   ${body}
-  ${epilogue(shape, across, down, split)}
+  ${epilogue(shape, across, down, options)}
 }
 `;
 }

@@ -79,7 +79,9 @@ Deno.test("matmul() matches the reference with every tile shape, whole and in pa
   const sizes = [[140, 136, 40], [128, 128, 256]];
   let turn = 0;
   for (const shape of TILE_SHAPES) {
-    for (const layout of ["nn", "nt", "tn"] as const) {
+    // Operands are loaded each on their own: nt and tn have both ways of both. Large tiles compile for seconds.
+    const layouts = shape.rows === 128 ? ["nt", "tn"] as const : ["nn", "nt", "tn"] as const;
+    for (const layout of layouts) {
       const [m, n, k] = sizes[turn++ % 2];
       const { product, expected } = operands(layout, m, n, k);
       const tiles = tilesOf(product(false), shape);
@@ -93,6 +95,30 @@ Deno.test("matmul() matches the reference with every tile shape, whole and in pa
       }
     }
   }
+});
+
+Deno.test("matmul() takes tiles where rows are not multiples of four floats", async () => {
+  const check = async (layout: Layout, size: number[], rows: number, splits: number) => {
+    const [m, n, k] = size;
+    // The first shapes with so many rows and columns: one copy in workgroup memory, two copies.
+    const shape = TILE_SHAPES.find((s) => s.rows === rows && s.columns === rows && !s.quads)!;
+    const { product, expected } = operands(layout, m, n, k);
+    const p = product(layout === "nt");
+    const whole = splits === 1 ? tilesOf(p, shape) : 0;
+    tileMatmul(p, undefined, undefined, { shape, whole, splits });
+    const what = `${layout} ${m}x${n}x${k} in ${splits}`;
+    assertRelativeError(await p.out.read(), expected(layout === "nt"), 1e-6, what);
+  };
+  for (const layout of ["nn", "nt", "tn"] as const) {
+    // Columns, K, both and all; the rows of A alone, with a K that is shared.
+    for (const size of [[68, 129, 64], [68, 132, 35], [70, 131, 133]]) {
+      await check(layout, size, 64, 1);
+    }
+    await check(layout, layout === "tn" ? [33, 64, 96] : [33, 64, 97], 64, 2);
+  }
+  const fits = (layout: Layout, m: number, n: number, k: number) => fitsTiles({ layout, m, n, k });
+  assertEquals(fits("nt", 2048, 50_257, 768), true);
+  assertEquals(fits("nt", 8, 7, 9), false);
 });
 
 Deno.test("matmul() matches the reference with narrow results", async () => {
@@ -188,8 +214,12 @@ Deno.test("matmul() takes 4-bit weights in every tile shape, whole and in parts"
   const w = await quantizeFourBit(randomTensor([rows, columns], 9));
   const dense = await w.dequantize().read();
   const { format } = w.asFactor().tiled();
+  let large = 0;
   for (const shape of TILE_SHAPES) {
-    for (const layout of ["nt", "nn"] as const) {
+    const layouts = shape.rows === 128
+      ? [large++ % 2 === 0 ? "nt" : "nn"] as const
+      : ["nt", "nn"] as const;
+    for (const layout of layouts) {
       const [n, k] = layout === "nt" ? [rows, columns] : [columns, rows];
       const x = randomNumbers(m * k, 10);
       const out = empty(device, [m, n]);
