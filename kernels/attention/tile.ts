@@ -190,6 +190,20 @@ export class TileWriter {
     }`);
   }
 
+  /** Fills an array with weights as `accumulate` reads them. `value` gives the four rows `4 quad` and following of a column. */
+  fillWeights(array: Shared, value: (column: string, quad: string) => string): string {
+    const quads = this.#quads;
+    const perSlab = array.slab / quads;
+    return unroll(this.tile.columns * quads / this.threads, (u) =>
+      `{
+      let column = (t + ${u * this.threads}u) / ${quads}u;
+      let quad = (t + ${u * this.threads}u) % ${quads}u;
+      ${array.name}[column / ${perSlab}u][column % ${perSlab}u * ${quads}u + (quad ^ (column & ${this.#mask}u))] = ${
+        value("column", "quad")
+      };
+    }`);
+  }
+
   get #mask(): number {
     return Math.min(8, this.#quads) - 1;
   }
@@ -241,7 +255,10 @@ export class TileWriter {
     );
   }
 
-  /** Stores a result. `at` gives the place of vector 0 of the row `row`, as WGSL; rows from `limit` on are left out. */
+  /**
+   * Stores a result. `at` gives the place of vector 0 of the row `row`, as WGSL; rows from `limit` on are left out. With `quads`
+   * the thread's rows are in fours, as `fillWeights` has them.
+   */
   store(
     name: string,
     target: string,
@@ -249,11 +266,14 @@ export class TileWriter {
     limit: string,
     at: string,
     value: (i: number, result: string) => string,
+    quads = false,
   ): string {
     const { width, d4, pieces, tile: { across, down } } = this;
+    const own = (i: number) =>
+      quads ? `4u * (ty + ${(i >> 2) * down}u) + ${i & 3}u` : `ty + ${i * down}u`;
     return this.eachRow((i) =>
       `{
-    let row = ${first} + ty + ${i * down}u;
+    let row = ${first} + ${own(i)};
     if (row < ${limit}) {
       let at = ${at};
       ${

@@ -81,7 +81,7 @@ export function visibleSlots(tile: TileWriter, array: Shared): string {
     tile.eachRow((i) =>
       `let query${i} = min(first_query + ty + ${i * down}u, params.queries - 1u);
   let last${i} = before + query${i};
-  let first${i} = last${i} - min(u32(positions[w.y * params.queries + query${i}]), last${i});`
+  let first${i} = last${i} - min(u32(positions[batch_row * params.queries + query${i}]), last${i});`
     )
   }
   if (tx == 0u) {
@@ -109,7 +109,7 @@ export function forwardSource(shape: AttentionTile, size: number, subgroups: boo
   const { rows, keys, values } = arrays(tile);
   const { pieces, d4 } = tile;
   const at = (row: string, count: string, heads: string, head: string) =>
-    `((w.y * ${count} + ${row}) * ${heads} + ${head}) * ${d4}u`;
+    `((batch_row * ${count} + ${row}) * ${heads} + ${head}) * ${d4}u`;
   const queryAt = (row: string) => at(row, "params.queries", "params.heads", "head");
   const keyAt = (row: string) => at(row, "params.keys", "params.kv_heads", "kv_head");
   const fillQ = (p: number) =>
@@ -147,6 +147,7 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
         @builtin(local_invocation_index) t: u32) {
   ${tile.prologue}
   let head = w.x;
+  let batch_row = w.y;
   let kv_head = head / (params.heads / params.kv_heads);
   // The last queries see the most keys: they go first.
   let first_query = (n.z - 1u - w.z) * ${shape.rows}u;
@@ -212,7 +213,7 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
     ${
     tile.eachRow((i) =>
       `if (first_query + ty + ${i * shape.down}u < params.queries) {
-      log_sums[(w.y * params.heads + head) * params.queries + query${i}] = m${i} + log2(l${i});
+      log_sums[(batch_row * params.heads + head) * params.queries + query${i}] = m${i} + log2(l${i});
     }`
     )
   }

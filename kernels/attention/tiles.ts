@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { floatBits, uniform } from "../../core/binding.ts";
+import { type Binding, floatBits, uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
@@ -11,7 +11,14 @@ import deltaCode from "./attention_delta.wgsl" with { type: "text" };
 import groupSumCode from "./group_sum.wgsl" with { type: "text" };
 import { type Attended, forwardFlops, type Lengths, noPast, type Operands } from "./operands.ts";
 import { type AttentionTile, pieceWidth } from "./tile.ts";
-import { keysBytes, keysSource, queriesBytes, queriesSource } from "./tile_backward.ts";
+import {
+  keptLength,
+  keptSource,
+  keysBytes,
+  keysSource,
+  queriesBytes,
+  queriesSource,
+} from "./tile_backward.ts";
 import { forwardBytes, forwardSource } from "./tile_forward.ts";
 
 /** The tiles of the three kernels. */
@@ -21,6 +28,8 @@ export interface Tiles {
   readonly keys: AttentionTile;
   /** The keys' kernel takes each query head alone, and the heads of a group are summed afterwards. */
   readonly split: boolean;
+  /** The keys' kernel keeps the gradients of scores for that of the queries, for so many rows of the batch at a time; 0: it does not. */
+  readonly keptRows: number;
 }
 
 // Measured on an H100: more rows and columns for a thread, or more threads, whichever the kernel's registers allow.
@@ -30,8 +39,17 @@ const TALL: AttentionTile = { rows: 64, columns: 32, across: 8, down: 16 };
 const MEDIUM: AttentionTile = { rows: 32, columns: 64, across: 16, down: 8 };
 const SMALL: AttentionTile = { rows: 32, columns: 32, across: 8, down: 8 };
 
+/** The tiles that multiply kept gradients, by the rows of the tile that kept them. */
+const KEPT: Record<number, AttentionTile> = {
+  64: { rows: 64, columns: 64, across: 8, down: 16 },
+  32: { rows: 32, columns: 32, across: 8, down: 8 },
+};
+
 /** With fewer workgroups than this a GPU is not full. */
 const FULL = 200;
+
+/** Bytes of gradients of scores that are kept at most. */
+const MOST_KEPT = 64 << 20;
 
 /** The largest head that the tiles take. */
 export const LARGEST_HEAD = 128;
@@ -55,7 +73,11 @@ export function chooseTiles(lengths: Lengths, limit: number, subgroups: boolean)
   const byKeys = choose(backward, (tile) => keysBytes(tile, size));
   if (!forward || !byQueries || !byKeys) return null;
   const split = heads > kvHeads && groups(byKeys, kvHeads) < FULL;
-  return { forward, queries: byQueries, keys: byKeys, split };
+  // Keeping pays where the kernels would not run side by side anyway.
+  const row = 4 * heads * keptLength(byKeys, queries);
+  const large = byKeys.rows === byKeys.columns && groups(byKeys, heads) >= FULL;
+  const keptRows = large ? Math.min(batch, Math.floor(MOST_KEPT / row)) : 0;
+  return { forward, queries: byQueries, keys: byKeys, split, keptRows };
 }
 
 const kernels = new Map<string, Kernel>();
@@ -114,6 +136,82 @@ function sumGroups(x: Tensor, kvHeads: number): Tensor {
   return out;
 }
 
+/** What the backward pass's kernels read and write. */
+interface BackwardPass {
+  readonly operands: Operands;
+  readonly tiles: Tiles;
+  /** Query heads for each head of dK and dV. */
+  readonly group: number;
+  /** The inputs of the kernels that compute scores again, for rows of the batch from this one on. */
+  inputs(firstRow: number): Binding[];
+  readonly dQ: Tensor;
+  readonly dK: Tensor;
+  readonly dV: Tensor;
+}
+
+/** Queues the keys' and the queries' kernel, which run side by side; each computes the gradients of scores. */
+function backwardApart({ operands, tiles, group, inputs, dQ, dK, dV }: BackwardPass): void {
+  const { q } = operands;
+  const [batch, length, heads, size] = q.shape;
+  const { keys, queries } = tiles;
+  const flops = forwardFlops(operands);
+  q.device.dispatch(
+    kernelOf("attention_backward_kv", keys, `${size}`, () => keysSource(keys, size, false)),
+    [...inputs(0), dK, dV],
+    [heads / group, batch, Math.ceil(length / keys.rows)],
+    undefined,
+    // Three of the backward pass's five products; both kernels compute two of them, which count once.
+    1.5 * flops,
+  );
+  q.device.dispatch(
+    kernelOf("attention_backward_q", queries, `${size}`, () => queriesSource(queries, size)),
+    [...inputs(0), dQ],
+    [heads, batch, Math.ceil(length / queries.rows)],
+    undefined,
+    flops,
+  );
+}
+
+/** Queues the keys' kernel, which keeps the gradients of scores, and what makes those of the queries from them. */
+function backwardKeeping({ operands, tiles, group, inputs, dQ, dK, dV }: BackwardPass): void {
+  const { q, k, positions } = operands;
+  const [batch, length, heads, size] = q.shape;
+  const { keys, keptRows } = tiles;
+  const flops = forwardFlops(operands);
+  const blocks = Math.ceil(length / keys.rows);
+  const tile = KEPT[keys.rows];
+  const kept = empty(q.device, [keptRows, heads, keptLength(keys, length)]);
+  const keysKernel = kernelOf(
+    "attention_backward_kv",
+    keys,
+    `${size},kept`,
+    () => keysSource(keys, size, true),
+  );
+  const queriesKernel = kernelOf(
+    "attention_backward_q",
+    tile,
+    `${size},kept`,
+    () => keptSource(tile, size),
+  );
+  for (let row = 0; row < batch; row += keptRows) {
+    const rows = Math.min(keptRows, batch - row);
+    q.device.dispatch(
+      keysKernel,
+      [...inputs(row), dK, dV, kept],
+      [heads / group, rows, blocks],
+      undefined,
+      2 * flops * rows / batch,
+    );
+    q.device.dispatch(
+      queriesKernel,
+      [k, positions, kept, dQ, paramsOf(operands, group, row)],
+      [heads, rows, blocks],
+      undefined,
+      0.5 * flops * rows / batch,
+    );
+  }
+}
+
 /** The backward pass: the gradients of q, k and v, from that of the result. */
 export function backwardByTiles(
   operands: Operands,
@@ -132,31 +230,15 @@ export function backwardByTiles(
     gridOf(Math.ceil(deltas.size / 32)),
   );
   const group = tiles.split ? 1 : heads / kvHeads;
-  const params = paramsOf(operands, group);
-  const common = [q, k, v, g, positions, logSums, deltas, params] as const;
   const own = [batch, length, heads / group, size];
-  const [dK, dV] = [empty(device, own), empty(device, own)];
-  device.dispatch(
-    kernelOf("attention_backward_kv", tiles.keys, `${size}`, () => keysSource(tiles.keys, size)),
-    [...common, dK, dV],
-    [heads / group, batch, Math.ceil(length / tiles.keys.rows)],
-    undefined,
-    // Three of the backward pass's five products; both kernels compute two of them, which count once.
-    1.5 * forwardFlops(operands),
-  );
-  const dQ = empty(device, q.shape);
-  device.dispatch(
-    kernelOf(
-      "attention_backward_q",
-      tiles.queries,
-      `${size}`,
-      () => queriesSource(tiles.queries, size),
-    ),
-    [...common, dQ],
-    [heads, batch, Math.ceil(length / tiles.queries.rows)],
-    undefined,
-    forwardFlops(operands),
-  );
+  const [dQ, dK, dV] = [q.shape, own, own].map((shape) => empty(device, shape));
+  const inputs = (firstRow: number) => [
+    ...[q, k, v, g, positions, logSums, deltas],
+    paramsOf(operands, group, firstRow),
+  ];
+  const pass = { operands, tiles, group, inputs, dQ, dK, dV };
+  if (tiles.keptRows > 0) backwardKeeping(pass);
+  else backwardApart(pass);
   if (!tiles.split) return [dQ, dK, dV];
   return [dQ, sumGroups(dK, kvHeads), sumGroups(dV, kvHeads)];
 }

@@ -11,8 +11,9 @@ const SQUARE: AttentionTile = { rows: 32, columns: 32, across: 8, down: 8 };
 const WIDE: AttentionTile = { rows: 16, columns: 32, across: 16, down: 4 };
 const TALL: AttentionTile = { rows: 64, columns: 32, across: 8, down: 16 };
 
-function variantOf(tile: AttentionTile, split: boolean, subgroups = false): AttentionVariant {
-  return { by: "tiles", tiles: { forward: tile, queries: tile, keys: tile, split }, subgroups };
+function variantOf(tile: AttentionTile, split = false, keptRows = 0): AttentionVariant {
+  const tiles = { forward: tile, queries: tile, keys: tile, split, keptRows };
+  return { by: "tiles", tiles, subgroups: false };
 }
 
 /** Positions of sequences of these lengths, one after another. */
@@ -59,6 +60,14 @@ Deno.test("attention's tiles keep packed sequences and left padding apart", asyn
   for (const split of [false, true]) {
     const variant = variantOf(SQUARE, split);
     await check({ rows, heads: 2, kvHeads: 1, size: 8, variant, every: 29 });
+  }
+});
+
+Deno.test("attention's backward pass may keep the gradients of scores, for some rows at a time", async () => {
+  const rows = [packed(40, 1, 29), packed(70), [...Array(33).fill(0), ...packed(37)]];
+  for (const keptRows of [2, 3]) {
+    const variant = variantOf(SQUARE, keptRows === 2, keptRows);
+    await check({ rows, heads: 2, kvHeads: 1, size: 8, variant, every: 61 });
   }
 });
 
