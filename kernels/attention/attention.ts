@@ -6,7 +6,7 @@
 import { track } from "../../core/autograd.ts";
 import { checkDType, checkIsShape, checkRank, showShape } from "../../core/shape.ts";
 import type { Tensor } from "../../core/tensor.ts";
-import { attendByDecoding, type DecodePlan, planDecode } from "./decode.ts";
+import { attendByDecoding, type DecodePlan, planDecode, workgroupLimits } from "./decode.ts";
 import { lengthsOf, type Operands } from "./operands.ts";
 import { attendByTiles, backwardByTiles, chooseTiles, type Tiles } from "./tiles.ts";
 import { attendByWalks, backwardByWalks } from "./walks.ts";
@@ -91,14 +91,15 @@ export type AttentionVariant =
 
 /** The variant for these operands on their device. */
 export function chooseVariant(operands: Operands): AttentionVariant {
-  const { adapter, gpu } = operands.q.device;
+  const { device } = operands.q;
+  const { adapter } = device;
   if (adapter.type === "software") return { by: "walks" };
   const { subgroups } = adapter;
-  const limit = gpu.limits.maxComputeWorkgroupStorageSize;
+  const limits = workgroupLimits(device);
   const lengths = lengthsOf(operands);
-  const plan = operands.past && planDecode(lengths, limit);
+  const plan = operands.past && planDecode(lengths, limits);
   if (plan) return { by: "decoding", plan };
-  const tiles = chooseTiles(lengths, limit, subgroups);
+  const tiles = chooseTiles(lengths, limits.memory, subgroups);
   return tiles ? { by: "tiles", tiles, subgroups } : { by: "walks" };
 }
 

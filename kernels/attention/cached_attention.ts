@@ -6,7 +6,7 @@
 import type { Tensor } from "../../core/tensor.ts";
 import { attention } from "./attention.ts";
 import { cacheAppend } from "./cache_append.ts";
-import { attendByDecoding, planDecode } from "./decode.ts";
+import { attendByDecoding, planDecode, workgroupLimits } from "./decode.ts";
 import { lengthsOf } from "./operands.ts";
 import { type AppendTarget, checkAppend, ropeAppend } from "./rope_append.ts";
 
@@ -34,10 +34,10 @@ export function cachedAttention(
   checkAppend(q, k, v, positions, cache, table);
   const { keys, values, past } = cache;
   const operands = { q, k: keys, v: values, positions, past };
-  const { adapter, gpu } = q.device;
-  if (adapter.type === "gpu") {
-    const limit = gpu.limits.maxComputeWorkgroupStorageSize;
-    const plan = planDecode(lengthsOf(operands), limit, table ? "rope" : "append");
+  const { device } = q;
+  if (device.adapter.type === "gpu") {
+    const limits = workgroupLimits(device);
+    const plan = planDecode(lengthsOf(operands), limits, table ? "rope" : "append");
     if (plan) return attendByDecoding(operands, plan, { k, v, table });
   }
   if (table) {

@@ -13,6 +13,8 @@ export interface DecodeShape {
   readonly size: number;
   /** Query heads of a workgroup; they share a key head. */
   readonly heads: number;
+  /** About so many threads are in a workgroup: whole rows of vectors. */
+  readonly threads: number;
   /** Slots that a thread loads at a time. */
   readonly perThread: number;
   /** Whether the slots of a query are divided among workgroups. */
@@ -21,13 +23,13 @@ export interface DecodeShape {
   readonly before: "nothing" | "append" | "rope";
 }
 
-/** About so many threads are in a workgroup: whole rows of vectors. */
-const THREADS = 128;
-
 /** Vectors of a head, rows of threads, slots of a workgroup's chunk. */
-export function decodeLengths({ size, perThread }: Pick<DecodeShape, "size" | "perThread">) {
+export function decodeLengths(
+  { size, perThread, threads: most }: Pick<DecodeShape, "size" | "perThread" | "threads">,
+) {
   const d4 = size / 4;
-  const rows = Math.max(1, Math.floor(THREADS / d4));
+  const fitting = Math.max(1, Math.floor(most / d4));
+  const rows = fitting > ROUND ? fitting - fitting % ROUND : fitting;
   return { d4, rows, threads: d4 * rows, chunk: rows * perThread };
 }
 
@@ -69,36 +71,61 @@ function declarations({ before, split }: DecodeShape): string {
   ].map((declaration, binding) => `@group(0) @binding(${binding}) ${declaration};`).join("\n");
 }
 
-/** The chunks of slots that query `w.z` sees: `first` to `last`, from chunk `first_chunk` on, and how many workgroups have any. */
+/** The chunks of slots that query `w.z` sees: `first` to `last`, from chunk `first_chunk` on. */
 function visible(chunk: number): string {
   return `let row = w.z / params.queries;
   let before = u32(past[0]) + w.z % params.queries;
   let last = min(before, params.keys - 1u);
   let first = before - min(u32(positions[w.z]), before);
   let first_chunk = first / ${chunk}u;
-  let chunks = last / ${chunk}u + 1u - first_chunk;
-  let busy = min(chunks, params.splits);`;
+  let chunks = last / ${chunk}u + 1u - first_chunk;`;
 }
+
+/** The `largest` maximum of parts `first` to `first + count`, and their `total` and `sum` for vector `c`, as WGSL. */
+function combineParts(count: number, first: string, d4: number): string {
+  return `var largest = parts[${first}].x;
+    ${unroll(count - 1, (r) => `largest = max(largest, parts[${first} + ${r + 1}u].x);`)}
+    var total = 0.0;
+    var sum = vec4<f32>();
+    ${
+    unroll(count, (r) =>
+      `{
+      let part = parts[${first} + ${r}u];
+      let weight = exp2(part.x - largest);
+      total += part.y * weight;
+      sum += sums[(${first} + ${r}u) * ${d4}u + c] * weight;
+    }`)
+  }`;
+}
+
+/** Rows that one thread puts together: with more, it is done in two rounds. */
+const ROUND = 8;
 
 /**
  * Puts together sums over different slots: `parts` holds (maximum, sum of weights) and `sums` the weighted values, of each head
- * and row of threads. `use` gets head \`h\`, vector \`c\`, \`largest\`, \`total\` and \`sum\`.
+ * and row of threads. `use` gets head `h`, vector `c`, `largest`, `total` and `sum`.
  */
 function combineRows(heads: number, rows: number, d4: number, use: string): string {
+  const last = rows > ROUND ? rows / ROUND : rows;
+  const round = `{
+    let c = t % ${d4}u;
+    let own = t < ${heads * d4 * last}u;
+    let group = select(0u, t / ${d4}u, own);
+    ${combineParts(ROUND, `group * ${ROUND}u`, d4)}
+    workgroupBarrier();
+    if (own) {
+      if (c == 0u) {
+        parts[group] = vec2<f32>(largest, total);
+      }
+      sums[t] = sum;
+    }
+  }`;
   return `workgroupBarrier();
+  ${last < rows ? `${round}\n  workgroupBarrier();` : ""}
   for (var i = t; i < ${heads * d4}u; i += ${d4 * rows}u) {
     let h = i / ${d4}u;
     let c = i % ${d4}u;
-    var largest = parts[h * ${rows}u].x;
-    ${unroll(rows - 1, (r) => `largest = max(largest, parts[h * ${rows}u + ${r + 1}u].x);`)}
-    var total = 0.0;
-    var sum = vec4<f32>();
-    for (var r = 0u; r < ${rows}u; r++) {
-      let part = parts[h * ${rows}u + r];
-      let weight = exp2(part.x - largest);
-      total += part.y * weight;
-      sum += sums[(h * ${rows}u + r) * ${d4}u + c] * weight;
-    }
+    ${combineParts(last, `h * ${last}u`, d4)}
     ${use}
   }`;
 }
@@ -148,7 +175,14 @@ var<workgroup> sums: array<vec4<f32>, ${heads * threads}>;
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   ${visible(chunk)}
-  if (w.x >= busy) {
+  if (w.x >= min(chunks, params.splits)) {
+    ${
+    split
+      ? `if (t < ${heads}u) {
+      stats[(w.z * params.heads + w.y * ${heads}u + t) * params.splits + w.x] = vec2<f32>(-3e38, 0.0);
+    }`
+      : ""
+  }
     return;
   }
   let c = t % ${d4}u;
@@ -243,31 +277,29 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index) t:
 }
 
 /** The WGSL that puts the parts of \`decodeSource\` together: one workgroup for each query head (x) and query (z). */
-export function combineSource(shape: Pick<DecodeShape, "size" | "perThread">): string {
-  const { d4, rows, threads, chunk } = decodeLengths(shape);
+export function combineSource(shape: Pick<DecodeShape, "size" | "perThread" | "threads">): string {
+  const { d4, rows, threads } = decodeLengths(shape);
   return `${PARAMS}
 @group(0) @binding(0) var<storage, read> partial: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> stats: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read> positions: array<i32>;
-@group(0) @binding(3) var<storage, read> past: array<i32>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(3) var<uniform> params: Params;
 var<workgroup> parts: array<vec2<f32>, ${rows}>;
 var<workgroup> sums: array<vec4<f32>, ${threads}>;
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-  ${visible(chunk)}
   let own_head = w.z * params.heads + w.x;
   let own_c = t % ${d4}u;
   let own_r = t / ${d4}u;
   var m = -3e38;
   var l = 0.0;
   var o = vec4<f32>();
-  for (var n = own_r; n < busy; n += ${rows}u) {
+  for (var n = own_r; n < params.splits; n += ${rows}u) {
     let at = own_head * params.splits + n;
     let part = stats[at];
-    let value = partial[at * ${d4}u + own_c];
+    // A workgroup without slots left no sum.
+    let value = select(vec4<f32>(), partial[at * ${d4}u + own_c], part.y > 0.0);
     let next = max(m, part.x);
     let shrink = exp2(m - next);
     let weight = exp2(part.x - next);

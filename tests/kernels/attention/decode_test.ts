@@ -7,11 +7,16 @@ import {
   attendByDecoding,
   type DecodePlan,
   planDecode,
+  type WorkgroupLimits,
 } from "../../../kernels/attention/decode.ts";
 import { rope } from "../../../kernels/attention/rope.ts";
 import { ropeAppend } from "../../../kernels/attention/rope_append.ts";
 import { assert, assertEquals, assertRelativeError } from "../../assert.ts";
 import { device, randomTensor } from "../../device.ts";
+
+/** Small workgroups, so that slots are split; and large ones. */
+const SMALL = { memory: 32768, invocations: 256 };
+const LARGE = { memory: 49152, invocations: 1024 };
 
 interface Case {
   readonly batch?: number;
@@ -23,13 +28,14 @@ interface Case {
   readonly past: number;
   /** Slots before each sequence. */
   readonly padding?: readonly number[];
+  readonly limits?: WorkgroupLimits;
   readonly plan?: (chosen: DecodePlan) => DecodePlan;
 }
 
 async function check(options: Case): Promise<void> {
   const { batch = 1, queries = 1, keys, heads, kvHeads, size, past, padding = [] } = options;
   const lengths = { batch, queries, keys, heads, kvHeads, size };
-  const chosen = planDecode(lengths, 32768)!;
+  const chosen = planDecode(lengths, options.limits ?? SMALL)!;
   const plan = options.plan?.(chosen) ?? chosen;
   const q = randomTensor([batch, queries, heads, size], 1);
   const k = randomTensor([batch, keys, kvHeads, size], 2);
@@ -65,6 +71,13 @@ Deno.test("decoding matches the reference with many slots for each workgroup, an
   }
 });
 
+Deno.test("decoding matches the reference in one large workgroup for each head", async () => {
+  for (const past of [3, 250]) {
+    await check({ keys: 300, heads: 2, kvHeads: 1, size: 64, past, limits: LARGE });
+    await check({ keys: 300, heads: 2, kvHeads: 1, size: 40, past, limits: LARGE });
+  }
+});
+
 Deno.test("decoding matches the reference at odd head sizes and groups", async () => {
   for (
     const [heads, kvHeads, size] of [[8, 1, 128], [2, 2, 40], [7, 1, 4], [1, 1, 256], [11, 1, 8]]
@@ -88,14 +101,22 @@ Deno.test("decoding keeps sequences with padding and several queries apart", asy
 
 Deno.test("planDecode() fills a GPU, and leaves many queries to the tiles", () => {
   const lengths = { batch: 1, queries: 1, keys: 4096, heads: 32, kvHeads: 8, size: 128 };
-  const plan = planDecode(lengths, 49152)!;
+  const plan = planDecode(lengths, LARGE)!;
   assert(plan.splits * 8 >= 264);
   assertEquals(plan.shape.heads, 4);
-  assertEquals(planDecode({ ...lengths, queries: 5 }, 49152), null);
+  assertEquals(planDecode({ ...lengths, keys: 256 }, LARGE)?.splits, 1);
+  assertEquals(planDecode({ ...lengths, queries: 5 }, LARGE), null);
 });
 
 Deno.test("decoding turns and appends new tokens on its way", async () => {
-  for (const [heads, kvHeads, size, past] of [[6, 2, 64, 70], [8, 1, 32, 0], [2, 2, 8, 99]]) {
+  for (
+    const [heads, kvHeads, size, past, limits] of [
+      [6, 2, 64, 70, SMALL],
+      [6, 2, 64, 70, LARGE],
+      [8, 1, 32, 0, SMALL],
+      [2, 2, 8, 99, SMALL],
+    ] as const
+  ) {
     for (const before of ["rope", "append"] as const) {
       const [batch, keys] = [2, 100];
       const lengths = { batch, queries: 1, keys, heads, kvHeads, size };
@@ -119,7 +140,7 @@ Deno.test("decoding turns and appends new tokens on its way", async () => {
       const one = cache();
       const operands = { q, k: one.keys, v: one.values, positions, past: one.past };
       const fresh = { k, v, table: before === "rope" ? table : undefined };
-      const out = attendByDecoding(operands, planDecode(lengths, 32768, before)!, fresh);
+      const out = attendByDecoding(operands, planDecode(lengths, limits, before)!, fresh);
       assertRelativeError(await out.read(), await expected.read(), 2e-6, "result");
       assertRelativeError(await one.keys.read(), await apart.keys.read(), 1e-7, "keys");
       assertEquals(await one.values.read(), await apart.values.read());
