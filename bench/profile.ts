@@ -48,7 +48,7 @@ export interface Profile {
 }
 
 /** Kernels that look up some rows of what they are given, or write them: their bytes say nothing. */
-const PARTIAL = /^(embedding|cache_append|slice|advance|sample)|_few$|attention_decode/;
+const PARTIAL = /^(embedding|cache_append|rope_append|slice|advance|sample|attention_decode)/;
 
 /** Timestamps of a query set: WebGPU's limit. */
 const SET_SIZE = 4096;

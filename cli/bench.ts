@@ -4,6 +4,7 @@ import { compareReports } from "../bench/compare.ts";
 import { benchEndToEnd, type EndToEndTiming, WORKS } from "../bench/end_to_end/run.ts";
 import { benchKernels, KERNEL_CASES, type KernelTiming } from "../bench/kernels.ts";
 import { type BenchReport, readReport, versionsHere } from "../bench/report.ts";
+import { checkTargets, showTargets } from "../bench/targets.ts";
 import type { AdapterDescription } from "../core/adapter.ts";
 import { type Device, openDevice } from "../core/device.ts";
 import { writeWhole } from "../train/files/output.ts";
@@ -18,7 +19,7 @@ const WORK_NAMES = WORKS.map(({ name }) => name);
 
 const OPTIONS = z.strictObject({
   files: z.array(z.string().min(1)).default([])
-    .meta({ description: "with --compare: the two files", placeholder: "FILE" }),
+    .meta({ description: "files of results, for --compare and --targets", placeholder: "FILE" }),
   kernel: textList().optional()
     .meta({
       description: "only kernels whose names begin with one of these",
@@ -41,12 +42,14 @@ const OPTIONS = z.strictObject({
   json: jsonOutput(),
   compare: z.boolean().default(false)
     .describe("compare two files of results: the times of the second as a share of the first's"),
+  targets: z.boolean().default(false)
+    .describe("put files of results into the table of what nibble shall reach, in Markdown"),
   threshold: z.number().min(0).default(0.1)
     .describe("with --compare: mark rows that take longer by more than this share"),
 }).superRefine((options, context) => {
   const refuse = (key: string, message: string) =>
     context.addIssue({ code: "custom", path: [key], message });
-  const { files, filter, kernel, endToEnd, all, profile, compare } = options;
+  const { files, filter, kernel, endToEnd, all, profile, compare, targets } = options;
   const names = all ? [...KERNELS, ...WORK_NAMES] : endToEnd ? WORK_NAMES : KERNELS;
   const wanted = `wanted a part of ${names.join(", ")}`;
   if (filter !== undefined && !names.some((name) => name.includes(filter))) {
@@ -61,7 +64,11 @@ const OPTIONS = z.strictObject({
   }
   if (profile && !endToEnd && !all) refuse("profile", "wanted --end-to-end with it");
   if (compare && files.length !== 2) refuse("files", `found ${files.length} files, wanted two`);
-  if (!compare && files.length > 0) refuse("files", "wanted --compare with it");
+  if (targets && files.length === 0) refuse("files", "found 0 files, wanted at least one");
+  if (compare && targets) refuse("targets", "wanted it without --compare");
+  if (!compare && !targets && files.length > 0) {
+    refuse("files", "wanted --compare or --targets with it");
+  }
 });
 
 type BenchChoice = z.output<typeof OPTIONS>;
@@ -155,6 +162,19 @@ async function compare({ files, threshold, json }: BenchChoice): Promise<void> {
   );
 }
 
+async function listTargets({ files, json }: BenchChoice): Promise<void> {
+  const reports = await Promise.all(files.map(readReport));
+  const found = checkTargets(reports);
+  const rows = found.map(({ work, peer, wanted, measured, isMet, command }) => {
+    return { work, peer, wanted, measured, isMet, command };
+  });
+  if (json !== undefined && json !== "-") {
+    await writeWhole(json, `${JSON.stringify(rows, null, 2)}\n`);
+  }
+  if (json === "-") return printJson(rows);
+  printLine(showTargets(found));
+}
+
 const bench: Command = defineCommand({
   name: "bench",
   summary: "Time kernels, each checked against its reference, or whole training steps and answers",
@@ -165,9 +185,13 @@ const bench: Command = defineCommand({
     ["nibble bench --end-to-end --filter qlora", "steps of QLoRA on models of 135M and 7B weights"],
     ["nibble bench --all --json today.json", "all there is, and a file of the results"],
     ["nibble bench --compare yesterday.json today.json", "what became faster, and what slower"],
+    ["nibble bench --targets today.json torch.json", "what nibble shall reach on an H100"],
   ],
   positionals: ["files"],
   options: OPTIONS,
-  run: (options) => options.compare ? compare(options) : measure(options),
+  run: (options) => {
+    if (options.compare) return compare(options);
+    return options.targets ? listTargets(options) : measure(options);
+  },
 });
 export default bench;

@@ -52,6 +52,10 @@ Deno.test("nibble bench --json prints nothing but JSON, and --compare reads it a
     assertMatch(compared.stdout, /^grad norm +size=\d+ +\S+ +\S+ +0\.50 +SLOWER$/m);
     assertMatch(compared.stdout, /^Only in the second: other size=\d+$/m);
     assertMatch(compared.stdout, /^1 rows, 1 of them wrong or slower by more than 10\.0 %$/m);
+    const targets = await nibble("bench", "--targets", files[0]);
+    assertEquals([targets.code, targets.stderr], [0, ""]);
+    assertMatch(targets.stdout, /^\| Work \| Peer \| Wanted \| Measured \| Command \|$/m);
+    assertMatch(targets.stdout, /^\| matmul of 4096³ .* \| 41\.0 TFLOP\/s \| {2}\| `bench/m);
     const calm = await nibble("bench", "--compare", ...files, "--threshold", "1.5", "--json");
     assertEquals(JSON.parse(calm.stdout).rows[0].isWorse, false);
   } finally {
@@ -81,7 +85,8 @@ Deno.test("nibble bench says what is wrong with a file of results, and with its 
   for (
     const [args, fault] of [
       [["--compare", "a.json"], /argument FILE: found 1 files, wanted two/],
-      [["a.json"], /argument FILE: wanted --compare with it/],
+      [["a.json"], /argument FILE: wanted --compare or --targets with it/],
+      [["--targets"], /argument FILE: found 0 files, wanted at least one/],
       [["--kernel", "zebra"], /option --kernel: found "zebra", wanted the beginning of matmul/],
       [["--profile"], /option --profile: wanted --end-to-end with it/],
       [["--end-to-end", "--filter", "matmul"], /found "matmul", wanted a part of qlora smollm2/],
