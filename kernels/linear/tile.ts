@@ -17,6 +17,7 @@ import {
   DENSE_UNALIGNED,
   type RightOperand,
   TILED_WGSL,
+  type TileShape,
   tileSource,
 } from "./tile_source.ts";
 import sumCode from "./tile_sum.wgsl" with { type: "text" };
@@ -47,7 +48,9 @@ export function fitsTiles(product: Pick<Product, "layout" | "m" | "n" | "k">): b
 }
 
 /** A tile this large fills the GPU, and compiles for half a second: one kernel then serves with parts and without. */
-const LARGE = 128 * 128;
+function servesBoth({ rows, columns, turn }: TileShape): boolean {
+  return rows * columns >= 128 * 128 && turn > 1;
+}
 
 function kernelFor(product: Product, right: RightOperand, { shape }: TilePlan, split: boolean) {
   const { layout, k } = product;
@@ -84,7 +87,7 @@ export function tileMatmul(
   const sizes = [m, n, k, batch, m * k, ownB ? n * k : 0, m * n, floatBits(alpha)];
   const parameters = uniform(...sizes, whole, splits, chunkOf(k, splits, shape), add ? 1 : 0);
   const { rows, columns } = shape;
-  const split = splits > 1 || rows * columns >= LARGE;
+  const split = splits > 1 || servesBoth(shape);
   const found = kernelFor(product, right, plan, split);
   const bindings = [a, ...rightBindings, out, parameters, add ?? a];
   if (splits === 1) {

@@ -156,8 +156,10 @@ function search(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
       { length: mixed },
       (_, i) => tiles - tiles % ((i + 1) * PROCESSORS),
     );
-    // Parts are added four columns at a time.
-    const parts = n % 4 === 0 ? Math.min(MOST_SPLITS, Math.floor(k / stepOf(shape))) : 1;
+    // Parts are added four columns at a time; where there are tiles enough, there are none.
+    const parts = n % 4 === 0 && leastTiles === 0
+      ? Math.min(MOST_SPLITS, Math.floor(k / stepOf(shape)))
+      : 1;
     const most = Math.max(1, parts);
     for (const whole of new Set([0, ...rounds])) {
       for (let splits = 1; splits <= (whole < tiles ? most : 1); splits++) {
