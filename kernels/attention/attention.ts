@@ -6,7 +6,7 @@
 import { track } from "../../core/autograd.ts";
 import { checkDType, checkIsShape, checkRank, showShape } from "../../core/shape.ts";
 import type { Tensor } from "../../core/tensor.ts";
-import { attendByDecoding, type DecodePlan, planDecode, workgroupLimits } from "./decode.ts";
+import { attendByDecoding, type DecodePlan, kernelLimits, planDecode } from "./decode.ts";
 import { lengthsOf, type Operands } from "./operands.ts";
 import { attendByTiles, backwardByTiles, chooseTiles, type Tiles } from "./tiles.ts";
 import { attendByWalks, backwardByWalks } from "./walks.ts";
@@ -89,17 +89,22 @@ export type AttentionVariant =
   | { readonly by: "decoding"; readonly plan: DecodePlan }
   | { readonly by: "walks" };
 
+/** Storage buffers of the backward pass's largest kernel. WebGPU promises 8. */
+const TILE_BUFFERS = 10;
+
 /** The variant for these operands on their device. */
 export function chooseVariant(operands: Operands): AttentionVariant {
   const { device } = operands.q;
   const { adapter } = device;
   if (adapter.type === "software") return { by: "walks" };
   const { subgroups } = adapter;
-  const limits = workgroupLimits(device);
+  const limits = kernelLimits(device);
   const lengths = lengthsOf(operands);
   const plan = operands.past && planDecode(lengths, limits);
   if (plan) return { by: "decoding", plan };
-  const tiles = chooseTiles(lengths, limits.memory, subgroups);
+  const tiles = limits.buffers < TILE_BUFFERS
+    ? null
+    : chooseTiles(lengths, limits.memory, subgroups);
   return tiles ? { by: "tiles", tiles, subgroups } : { by: "walks" };
 }
 

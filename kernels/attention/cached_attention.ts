@@ -6,9 +6,10 @@
 import type { Tensor } from "../../core/tensor.ts";
 import { attention } from "./attention.ts";
 import { cacheAppend } from "./cache_append.ts";
-import { attendByDecoding, planDecode, workgroupLimits } from "./decode.ts";
+import { attendByDecoding, kernelLimits, planDecode } from "./decode.ts";
 import { lengthsOf } from "./operands.ts";
-import { type AppendTarget, checkAppend, ropeAppend } from "./rope_append.ts";
+import { rope } from "./rope.ts";
+import { type AppendTarget, checkAppend, ROPE_APPEND_BUFFERS, ropeAppend } from "./rope_append.ts";
 
 /**
  * Appends k and v to the cache, turned by `rope` where there is a table, and attends to all that is filled then. For one token
@@ -36,16 +37,16 @@ export function cachedAttention(
   const operands = { q, k: keys, v: values, positions, past };
   const { device } = q;
   if (device.adapter.type === "gpu") {
-    const limits = workgroupLimits(device);
-    const plan = planDecode(lengthsOf(operands), limits, table ? "rope" : "append");
+    const plan = planDecode(lengthsOf(operands), kernelLimits(device), table ? "rope" : "append");
     if (plan) return attendByDecoding(operands, plan, { k, v, table });
   }
-  if (table) {
+  if (table && kernelLimits(device).buffers >= ROPE_APPEND_BUFFERS) {
     return attention(ropeAppend(q, k, v, positions, table, cache), keys, values, positions, {
       past,
     });
   }
-  cacheAppend(keys, k, past);
+  const turned = (t: Tensor) => table ? rope(t, positions, table) : t;
+  cacheAppend(keys, turned(k), past);
   cacheAppend(values, v, past);
-  return attention(q, keys, values, positions, { past });
+  return attention(turned(q), keys, values, positions, { past });
 }

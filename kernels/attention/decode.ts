@@ -42,31 +42,38 @@ function divisor(n: number, most: number): number {
 /** Floats of a head's keys up to which one workgroup for each head is faster than several and a dispatch more. Measured on an H100. */
 const SHORT = 512 * 64;
 
-/** What a device allows a workgroup. */
-export interface WorkgroupLimits {
+/** Storage buffers of the kernel that turns and appends. WebGPU promises 8. */
+const APPEND_BUFFERS = 10;
+
+/** What a device allows a kernel. */
+export interface KernelLimits {
   /** Bytes of workgroup memory. */
   readonly memory: number;
   /** Invocations. */
   readonly invocations: number;
+  /** Storage buffers of a kernel. */
+  readonly buffers: number;
 }
 
 /** The limits of a device. */
-export function workgroupLimits({ gpu: { limits } }: Device): WorkgroupLimits {
+export function kernelLimits({ gpu: { limits } }: Device): KernelLimits {
   return {
     memory: limits.maxComputeWorkgroupStorageSize,
     invocations: limits.maxComputeInvocationsPerWorkgroup,
+    buffers: limits.maxStorageBuffersPerShaderStage,
   };
 }
 
-/** How to decode these lengths over `keys` slots, or `null` if there are too many queries or too little workgroup memory. */
+/** How to decode these lengths over `keys` slots, or `null` if there are too many queries or too low limits. */
 export function planDecode(
   lengths: Lengths,
-  limits: WorkgroupLimits,
+  limits: KernelLimits,
   before: DecodeShape["before"] = "nothing",
 ): DecodePlan | null {
   const { batch, queries, keys, heads, kvHeads, size } = lengths;
   if (queries > (before === "nothing" ? MOST_QUERIES : 1)) return null;
   if (before === "rope" && size % 8 !== 0) return null;
+  if (before !== "nothing" && limits.buffers < APPEND_BUFFERS) return null;
   if (keys * size <= SHORT && size >= 32 && limits.invocations >= 512) {
     const shape = { size, heads: 1, threads: 512, perThread: 8, split: false, before };
     if (decodeBytes(shape) <= limits.memory) return { shape, splits: 1 };

@@ -23,6 +23,9 @@ export interface AppendTarget {
   readonly past: Tensor;
 }
 
+/** Storage buffers that `ropeAppend`'s kernel binds; WebGPU promises 8. */
+export const ROPE_APPEND_BUFFERS = 9;
+
 /** Throws if new tokens do not fit together, or not with the cache. */
 export function checkAppend(
   q: Tensor,

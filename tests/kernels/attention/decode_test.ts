@@ -6,8 +6,8 @@ import { cachedAttention } from "../../../kernels/attention/cached_attention.ts"
 import {
   attendByDecoding,
   type DecodePlan,
+  type KernelLimits,
   planDecode,
-  type WorkgroupLimits,
 } from "../../../kernels/attention/decode.ts";
 import { rope } from "../../../kernels/attention/rope.ts";
 import { ropeAppend } from "../../../kernels/attention/rope_append.ts";
@@ -15,8 +15,8 @@ import { assert, assertEquals, assertRelativeError } from "../../assert.ts";
 import { device, randomTensor } from "../../device.ts";
 
 /** Small workgroups, so that slots are split; and large ones. */
-const SMALL = { memory: 32768, invocations: 256 };
-const LARGE = { memory: 49152, invocations: 1024 };
+const SMALL = { memory: 32768, invocations: 256, buffers: 10 };
+const LARGE = { memory: 49152, invocations: 1024, buffers: 10 };
 
 interface Case {
   readonly batch?: number;
@@ -28,7 +28,7 @@ interface Case {
   readonly past: number;
   /** Slots before each sequence. */
   readonly padding?: readonly number[];
-  readonly limits?: WorkgroupLimits;
+  readonly limits?: KernelLimits;
   readonly plan?: (chosen: DecodePlan) => DecodePlan;
 }
 
@@ -105,6 +105,7 @@ Deno.test("planDecode() fills a GPU, and leaves many queries to the tiles", () =
   assert(plan.splits * 8 >= 264);
   assertEquals(plan.shape.heads, 4);
   assertEquals(planDecode({ ...lengths, keys: 256 }, LARGE)?.splits, 1);
+  assertEquals(planDecode(lengths, { ...LARGE, buffers: 8 }, "rope"), null);
   assertEquals(planDecode({ ...lengths, queries: 5 }, LARGE), null);
 });
 
