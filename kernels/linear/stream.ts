@@ -68,12 +68,14 @@ function exchange(names: readonly string[], first: number): string {
       return name;
     });
   }
-  code += `var f${first} = ${held[0]};\n`;
-  for (; mask > 0; mask >>= 1) code += `f${first} += subgroupShuffleXor(f${first}, ${mask}u);\n`;
+  // Not f32 for the 32nd: a variable may not hide a type that is used after it.
+  const whole = `whole${first}`;
+  code += `var ${whole} = ${held[0]};\n`;
+  for (; mask > 0; mask >>= 1) code += `${whole} += subgroupShuffleXor(${whole}, ${mask}u);\n`;
   const per = 32 / count;
   code += `if ((t & ${
     per - 1
-  }u) == 0u) { part[t / 32u][${first}u + t % 32u / ${per}u] = f${first}; }\n`;
+  }u) == 0u) { part[t / 32u][${first}u + t % 32u / ${per}u] = ${whole}; }\n`;
   return code + (count < names.length ? exchange(names.slice(count), first + count) : "");
 }
 

@@ -1,10 +1,10 @@
 import { empty, tensor } from "../../../core/tensor.ts";
 import { gemvRef } from "../../../kernels/linear/gemv_ref.ts";
-import type { StreamPlan } from "../../../kernels/linear/stream.ts";
+import { type StreamPlan, streamSource } from "../../../kernels/linear/stream.ts";
 import { streamProduct } from "../../../kernels/linear/stream_product.ts";
 import { denseFormat, fourBitFormat } from "../../../kernels/linear/weight_format.ts";
 import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
-import { assertRelativeError } from "../../assert.ts";
+import { assert, assertRelativeError } from "../../assert.ts";
 import { device, randomNumbers, randomTensor } from "../../device.ts";
 
 /** Plans that run everywhere, and those that need subgroups of 32 lanes. */
@@ -129,6 +129,35 @@ Deno.test("streamProduct() gates", async () => {
         plan,
       );
       assertRelativeError(await out.read(), expected, 1e-6, JSON.stringify(plan));
+    }
+  }
+});
+
+Deno.test("the source of every plan is WGSL, those for subgroups too, which this device may not have", async () => {
+  const format = fourBitFormat(
+    await quantizeFourBit(randomTensor([8, 256], 1), { doubleQuant: true }),
+    1,
+  );
+  for (
+    const [rows, m, gated, norm] of [[8, 4, false, true], [8, 4, true, true], [
+      4,
+      8,
+      true,
+      false,
+    ]] as const
+  ) {
+    const count = gated ? 2 : 3;
+    const task = { m, ragged: true, gated, norm, add: false };
+    for (const share of [false, true]) {
+      const code = streamSource(
+        new Array(count).fill(format),
+        { ...task, biases: new Array(gated ? 1 : count).fill(false) },
+        { combine: "subgroup", lanes: 64, rows, ahead: 1, share },
+      );
+      device.gpu.pushErrorScope("validation");
+      device.gpu.createShaderModule({ code });
+      const error = await device.gpu.popErrorScope();
+      assert(!error?.message.includes("parsing error"), error?.message ?? "");
     }
   }
 });
