@@ -113,7 +113,8 @@ Deno.test("Trainer.memory() says before the first step what a run will hold, and
   for (const checkpointing of [false, { keep: 1 }, true]) {
     const before = device.memory.live;
     const model = smallModel(3);
-    const options = { steps: 4, batchSize: 4, length: 64, checkpointing };
+    // Small work side by side, as a GPU has it, takes memory that checkpointing would give back.
+    const options = { steps: 4, batchSize: 4, length: 64, checkpointing, overlap: false };
     using trainer = new Trainer(model, sequences, options);
     const { held, state, step, peak } = trainer.memory();
     assert(held >= before + model.weightBytes);
