@@ -76,9 +76,10 @@ const PROCESSORS = 132;
 
 const any = { uneven: 0, mixed: 0, mostRows: Infinity, mostColumns: Infinity, leastTiles: 0 };
 
+/** Those that most products share come first: a later one must be better by `GAIN`, so that few kernels are compiled. */
 const CANDIDATES: readonly Candidate[] = [
-  { ...any, shape: WIDE, alone: 138, shared: 140, fixed: 5500, mixed: 1 },
   { ...any, shape: LARGE, alone: 93, shared: 96, fixed: 4000, mixed: 2 },
+  { ...any, shape: WIDE, alone: 138, shared: 140, fixed: 5500, mixed: 1 },
   { ...any, shape: DEEP, alone: 93, shared: 92, fixed: 4000, leastTiles: 4 * PROCESSORS },
   { ...any, shape: MEDIUM, alone: 33, shared: 28.5, fixed: 3100, uneven: 0.4 },
   { ...any, shape: SHALLOW, alone: 18, shared: 10.3, fixed: 2800, mostRows: 64 },
@@ -102,6 +103,19 @@ const SUM_BYTES = 1900;
 
 const MOST_SPLITS = 32;
 
+/** The memory for parts, at most. */
+const MOST_BYTES = 64 << 20;
+
+/** So many rounds of whole tiles may come before shared ones. */
+const MOST_ROUNDS = 8;
+
+function bytesOf({ rows, columns }: TileShape, parts: number): number {
+  return 4 * parts * rows * columns;
+}
+
+/** How much better a later plan must be: a little is not worth its memory, or its kernel. */
+const GAIN = 1.03;
+
 /** The time of so many workgroups that take `k` steps each: that of the multiprocessor with the most of them. */
 function wave({ alone, shared, uneven }: Candidate, workgroups: number, k: number): number {
   if (workgroups <= PROCESSORS) return k * alone * Math.min(1, workgroups);
@@ -119,9 +133,8 @@ function cost(candidate: Candidate, k: number, tiles: number, whole: number, spl
   const chunk = chunkOf(k, splits, shape);
   if (splits === 1) return fixed + wave(candidate, tiles, chunk);
   const parts = (tiles - whole) * splits;
-  const bytes = 4 * parts * shape.rows * shape.columns;
   return fixed + wave(candidate, whole, k) + wave(candidate, parts, chunk) +
-    SUM_LAUNCH + bytes / SUM_BYTES;
+    SUM_LAUNCH + bytesOf(shape, parts) / SUM_BYTES;
 }
 
 const plans = new Map<string, TilePlan>();
@@ -151,9 +164,9 @@ function search(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
     const { shape, mixed, mostRows, mostColumns, leastTiles } = candidate;
     const tiles = tilesOf(product, shape);
     if (m > mostRows || n > mostColumns || tiles < leastTiles) continue;
-    // The tiles of the last round are shared, after as many whole ones as fill the others.
+    // The tiles of the last round are shared, after as many whole ones as fill the others; after many rounds it does not matter.
     const rounds = Array.from(
-      { length: mixed },
+      { length: tiles < MOST_ROUNDS * mixed * PROCESSORS ? mixed : 0 },
       (_, i) => tiles - tiles % ((i + 1) * PROCESSORS),
     );
     // Parts are added four columns at a time; where there are tiles enough, there are none.
@@ -165,9 +178,9 @@ function search(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
       for (let splits = 1; splits <= (whole < tiles ? most : 1); splits++) {
         // Rounded up to whole steps, fewer parts may do.
         const used = Math.ceil(k / chunkOf(k, splits, shape));
+        if (used > 1 && bytesOf(shape, (tiles - whole) * used) > MOST_BYTES) continue;
         const time = cost(candidate, k, tiles, whole, used);
-        // A little gain is not worth the memory.
-        if (time >= (splits === 1 ? 1 : 0.97) * least) continue;
+        if (time * GAIN >= least) continue;
         least = time;
         best = { shape, whole: used === 1 ? tiles : whole, splits: used };
       }
