@@ -138,6 +138,9 @@ function settingsOf(options: AblationOptions): AblationSetting[] {
   return settings;
 }
 
+/** Options of training that change no number. */
+const WITHOUT_EFFECT = new Set(["readEvery", "replay", "overlap", "recompute", "checkpointing"]);
+
 /** All but the setting that a run's numbers depend on, the machine included: seconds of two machines do not mix. */
 async function commonOf(
   device: Device,
@@ -145,8 +148,8 @@ async function commonOf(
 ): Promise<Record<string, unknown>> {
   const { quantize, doubleQuant, blockSize, train, test, perplexityIds, dropout, useRslora } =
     options;
-  const { readEvery: _, replay: __, ...training } = options.training ?? {};
-  const sorted = Object.entries(training).filter(([, value]) => value !== undefined).sort();
+  const sorted = Object.entries(options.training ?? {})
+    .filter(([key, value]) => value !== undefined && !WITHOUT_EFFECT.has(key)).sort();
   return {
     adapter: device.adapter.name,
     model: await digestModel(options.model),

@@ -191,8 +191,8 @@ export function eachGradient(
 let recomputed: Map<Tensor, Tensor> | null = null;
 
 /**
- * Computes a tensor whose inputs are kept for the backward pass anyway, and which is cheap. Where steps are recorded, rules that ask
- * for it by `kept` get it computed once more, so that its memory is free in between.
+ * Computes a tensor whose inputs are kept for the backward pass anyway, and which is cheap. In a recorded step with `recompute`, rules
+ * that ask for it by `kept` get it computed once more, so that its memory is free in between.
  */
 export function recomputable(make: () => Tensor): Tensor {
   const t = make();
@@ -202,7 +202,7 @@ export function recomputable(make: () => Tensor): Tensor {
 
 /** For backward rules: the input `t` as it was, from memory or computed again. In a forward pass `t` itself. */
 export function kept(t: Tensor): Tensor {
-  if (!t.again || !recomputed || !t.device.recorder) return t;
+  if (!t.again || !recomputed || !t.device.recorder?.recompute) return t;
   let found = recomputed.get(t);
   if (!found) recomputed.set(t, found = noGrad(t.again));
   return found;

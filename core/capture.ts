@@ -35,6 +35,11 @@ export interface CaptureOptions {
    * on GPUs. It takes some more memory; the results are bit-identical.
    */
   readonly overlap?: boolean;
+  /**
+   * Whether what is cheap to compute, such as a normalization, is computed again in the backward pass instead of being kept: by
+   * default on GPUs. It takes less memory and a little more time; the results are bit-identical.
+   */
+  readonly recompute?: boolean;
 }
 
 /** A step that `capture` made: call it with the step's inputs, as tensors or as numbers on the host. */
@@ -61,6 +66,13 @@ export class Recorder {
   readonly leaves: Set<Tensor> = new Set();
   /** Memory of constants that were uploaded during the recording: it is real, and lives as long as the plan. */
   readonly owned: Storage[] = [];
+  /** Whether what is recomputable is computed again. */
+  readonly recompute: boolean;
+
+  /** Of a step that computes some things again, or keeps them. */
+  constructor(recompute: boolean = false) {
+    this.recompute = recompute;
+  }
 
   /** Appends work. */
   add(entry: Entry): void {
@@ -120,12 +132,12 @@ function record<R extends StepResult>(
   device: Device,
   step: (...inputs: Tensor[]) => R,
   inputs: readonly StepInput[],
-  overlap: boolean,
+  { overlap, recompute }: Required<Pick<CaptureOptions, "overlap" | "recompute">>,
 ): Plan<R> {
   const fixed = inputs.map((input) =>
     device.keep(empty(device, input.shape, isTensor(input) ? input.dtype : dtypeOf(input.data)))
   );
-  const recorder = new Recorder();
+  const recorder = new Recorder(recompute);
   device.recorder = recorder;
   let result: R;
   try {
@@ -187,7 +199,8 @@ export function capture<R extends StepResult>(
   options: CaptureOptions = {},
 ): CapturedStep<R> {
   if (options.replay === false) return eager(device, step);
-  const { overlap = device.adapter.type === "gpu" } = options;
+  const isGpu = device.adapter.type === "gpu";
+  const { overlap = isGpu, recompute = isGpu } = options;
   const plans = new Map<string, Plan<R>>();
   const planFor = (inputs: readonly StepInput[]) => {
     if (device.recorder) throw new TypeError("Cannot call a captured step inside capture()");
@@ -200,7 +213,7 @@ export function capture<R extends StepResult>(
             `(${[...plans.keys()].join("; ")}). Pad the inputs to a few lengths`,
         );
       }
-      plans.set(key, plan = record(device, step, inputs, overlap));
+      plans.set(key, plan = record(device, step, inputs, { overlap, recompute }));
     }
     return plan;
   };

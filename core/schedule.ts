@@ -29,7 +29,7 @@ const LARGE = 32 << 20;
 const FRESH = 8 << 20;
 
 /** Entries of a command buffer: each one costs the host some 130 µs. */
-const PART = 400;
+const PART = 800;
 
 /**
  * Bytes of what begins and ends in a command buffer, at least, and as a share of what the work takes at most: so much memory is not

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { CaptureOptions } from "../core/capture.ts";
 import { type Dataset, epochBatches, toSequences } from "./data/batches.ts";
 import type { Sequence } from "./data/dataset.ts";
 import type { PackedBatch } from "./data/packing.ts";
@@ -14,7 +15,7 @@ import { scheduleFactor, type ScheduleKind } from "./optim/schedule.ts";
 import { TrainStep } from "./step.ts";
 
 /** How a model is trained. */
-export interface TrainOptions extends AdamWOptions {
+export interface TrainOptions extends AdamWOptions, CaptureOptions {
   /** Optimizer steps; without it, `epochs` says how long. */
   readonly steps?: number;
   /** Passes over the data, 1 by default. */
@@ -40,8 +41,6 @@ export interface TrainOptions extends AdamWOptions {
    * for a fraction of the memory; `{ keep: n }` leaves the last n blocks out. The weights are the same, byte for byte.
    */
   readonly checkpointing?: Checkpointing;
-  /** `false` runs each step eagerly, for debugging; the weights are the same. */
-  readonly replay?: boolean;
 }
 
 /** What a run takes of the device's memory, in bytes. */

@@ -60,7 +60,7 @@ export class TrainStep {
     this.#device = device;
     this.parameters = new FlatParameters(model.parameters());
     this.optimizer = new AdamW(this.parameters, options);
-    const { mostTargets, rows, length, replay, overlap, checkpointing } = options;
+    const { mostTargets, rows, length, checkpointing } = options;
     this.#rows = rows;
     this.#length = length;
     const padded = Math.max(1, Math.ceil(mostTargets / PLACES_MULTIPLE)) * PLACES_MULTIPLE;
@@ -70,8 +70,8 @@ export class TrainStep {
       const loss = model.targetLoss(ids, targets, options);
       this.parameters.addGradients(loss);
       return loss;
-    }, { replay, overlap });
-    this.#update = capture(device, () => this.optimizer.step(), { replay, overlap });
+    }, options);
+    this.#update = capture(device, () => this.optimizer.step(), options);
     this.#ring = device.keep(zeros(device, [64]));
   }
 

@@ -78,7 +78,7 @@ Deno.test("eager and captured runs give bit-identical weights, whenever losses a
   const options = { steps: 6, batchSize: 2, accumulation: 2, weightDecay: 0.1 };
   const captured = await trained(sequences, options);
   const wanted = await weightsOf(captured.model);
-  for (const other of [{ replay: false }, { readEvery: 4 }]) {
+  for (const other of [{ replay: false }, { readEvery: 4 }, { overlap: true, recompute: true }]) {
     const { losses, norms, model } = await trained(sequences, { ...options, ...other });
     assertEquals(losses, captured.losses);
     assertEquals(norms, captured.norms);
@@ -103,7 +103,10 @@ Deno.test("gradient checkpointing gives bit-identical weights, captured and eage
     for (const keep of [0, 1, 9]) {
       assertEquals(await run(architecture, { checkpointing: { keep } }), plain);
     }
+    const again = { recompute: true, checkpointing: { keep: 1 } };
+    assertEquals(await run(architecture, again), plain);
     assertEquals(await run(architecture, { checkpointing: true, replay: false }), plain);
+    assertEquals(await run(architecture, { overlap: true, recompute: true }), plain);
   }
 });
 
