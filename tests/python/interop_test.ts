@@ -1,6 +1,6 @@
 /**
- * What nibble writes, transformers and PEFT load, and compute the same. NIBBLE_PYTHON names a Python with torch, transformers and
- * peft, and bitsandbytes for 4 bits (.ci/run installs them); without it `python3` is tried. Where they are missing, it says so.
+ * What nibble writes, transformers and PEFT load, and compute the same: NIBBLE_PYTHON names a Python with torch, transformers and
+ * peft, and bitsandbytes for 4 bits (.ci/run installs them). Where they are missing, it says so.
  */
 // deno-lint-ignore-file no-console
 import { noGrad } from "../../core/autograd.ts";
@@ -15,6 +15,7 @@ import { loadModel, type LoadOptions } from "../../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../../train/models/save.ts";
 import { assert, assertEquals, relativeError } from "../assert.ts";
 import { device, randomNumbers } from "../device.ts";
+import { lacking, python } from "./python.ts";
 
 const GOLDEN = new URL("../golden/", import.meta.url).pathname;
 const SCRIPT = new URL("logits.py", import.meta.url).pathname;
@@ -130,29 +131,6 @@ const MODELS: Readonly<Record<string, ModelCase>> = {
     fourBit: true,
   },
 };
-
-const decoder = new TextDecoder();
-
-async function python(...args: string[]): Promise<{ code: number; text: string }> {
-  const command = Deno.env.get("NIBBLE_PYTHON") || "python3";
-  try {
-    const { code, stdout, stderr } = await new Deno.Command(command, {
-      args,
-      // Nothing is to be fetched: every model is on this disk.
-      env: { HF_HUB_OFFLINE: "1", TRANSFORMERS_OFFLINE: "1", CUDA_VISIBLE_DEVICES: "" },
-      stdin: "null",
-    }).output();
-    return { code, text: decoder.decode(code === 0 ? stdout : stderr).trim() };
-  } catch (error) {
-    return { code: -1, text: (error as Error).message };
-  }
-}
-
-/** Why Python cannot be asked, or null. */
-async function lacking(modules: string): Promise<string | null> {
-  const { code, text } = await python("-c", `import ${modules}`);
-  return code === 0 ? null : text.split("\n").at(-1) ?? "it failed";
-}
 
 /** Ids that are a prompt, and ids of the answer. */
 const [PROMPT, ANSWER] = [8, 12];

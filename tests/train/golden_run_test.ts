@@ -1,27 +1,12 @@
-import type { PackedBatch } from "../../train/data/packing.ts";
 import { SafetensorsFile } from "../../train/files/safetensors.ts";
 import { loadAdapter } from "../../train/adapters/peft.ts";
 import { loadModel } from "../../train/models/load.ts";
 import { TrainStep } from "../../train/step.ts";
 import { assert, assertRelativeError } from "../assert.ts";
 import { device } from "../device.ts";
+import { batchOf } from "../own_labels.ts";
 
 const GOLDEN = new URL("../golden/", import.meta.url).pathname;
-
-/** Rows of ids that are their own labels, shifted as transformers shifts them. */
-function batchOf(ids: Int32Array<ArrayBuffer>, rows: number): PackedBatch {
-  const length = ids.length / rows;
-  return {
-    ids,
-    positions: ids.map((_, i) => i % length),
-    labels: ids.map((_, i) => (i + 1) % length === 0 ? -100 : ids[i + 1]),
-    sequences: ids.map((_, i) => Math.floor(i / length)),
-    rows,
-    length,
-    targets: ids.length - rows,
-    tokens: ids.length,
-  };
-}
 
 for (
   const name of [
