@@ -29,7 +29,7 @@ const LARGE = 32 << 20;
 const FRESH = 8 << 20;
 
 /** Entries of a command buffer: each one costs the host some 130 µs. */
-const PART = 800;
+const PART = 400;
 
 /**
  * Bytes of what begins and ends in a command buffer, at least, and as a share of what the work takes at most: so much memory is not
@@ -218,11 +218,12 @@ export interface Compiler {
 function* joined(storages: readonly Storage[], compiler: Compiler): Generator<Entry> {
   for (let from = 0; from < storages.length; from += compiler.mostBuffers) {
     const part = storages.slice(from, from + compiler.mostBuffers);
+    // Its first bytes stand for all of a buffer, which may be larger than a binding.
     const bindings = part.map((storage): Bound => ({
       kind: "buffer",
       storage,
       offset: 0,
-      bytes: storage.bytes,
+      bytes: Math.min(storage.bytes, 256),
     }));
     const pipeline = compiler.pipeline(joinKernel(part.length));
     yield { kind: "dispatch", pipeline, bindings, grid: [1], flops: 0 };
