@@ -94,6 +94,8 @@ export {
   FourBitTensor,
   quantizeFourBit,
 } from "./kernels/quant/four_bit.ts";
+export type { EncodeFloatOptions } from "./kernels/quant/float_format.ts";
+export { decodeFp8, encodeFp8, type Fp8Type } from "./kernels/quant/fp8.ts";
 export { ggufBlocks, GgufBlockTensor } from "./kernels/quant/gguf_block.ts";
 export type { GgufBlockType } from "./kernels/quant/gguf_types.ts";
 export {
@@ -102,6 +104,12 @@ export {
   type IntegerType,
   quantizeInteger,
 } from "./kernels/quant/integer.ts";
+export {
+  type ModelSize,
+  type NumberType,
+  numberTypes,
+  type RoundingExample,
+} from "./kernels/quant/number_types.ts";
 export type { QuantizedProductOptions, QuantizedTensor } from "./kernels/quant/quantized_tensor.ts";
 export type { FourBitType } from "./kernels/quant/tables.ts";
 export { max } from "./kernels/reduce/max.ts";

@@ -10,6 +10,7 @@ import {
 import { showShape, sizeOf } from "../core/shape.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { modelFolder } from "./model_options.ts";
+import { printNumberTypes } from "./number_types.ts";
 import { jsonSwitch } from "./options.ts";
 import { bytes, count, percent, printJson, printLine, table } from "./print.ts";
 
@@ -150,10 +151,11 @@ const inspect: Command = defineCommand({
     ["nibble inspect ./SmolLM2-135M", "every tensor of a model folder"],
     ["nibble inspect ./SmolLM2-135M --adapter ./my-adapter", "and what share of it was trained"],
     ["nibble inspect model.safetensors --json", "for machines"],
+    ["nibble inspect --types", "FP32 to FP4: bits, ranges, rounding, and a 7B model's size"],
   ],
   positionals: ["path"],
   options: z.strictObject({
-    path: z.string().min(1).meta({
+    path: z.string().min(1).optional().meta({
       description:
         "a model folder, an adapter folder, a safetensors or GGUF file, or org/name of the hub",
       placeholder: "PATH",
@@ -162,10 +164,21 @@ const inspect: Command = defineCommand({
       description: "a PEFT adapter folder or file: shows its share of the model's parameters",
       placeholder: "PATH",
     }),
+    types: z.boolean().default(false)
+      .meta({
+        description: "show the number types instead: what each can hold, and what it takes",
+      }),
     json: jsonSwitch(),
+  }).refine(({ path, types }) => types || path !== undefined, {
+    message: "it is missing, wanted a model folder, a file, or --types",
+    path: ["path"],
+  }).refine(({ path, types }) => !types || path === undefined, {
+    message: "it cannot stand beside --types, wanted one of the two",
+    path: ["path"],
   }),
-  async run({ path, adapter, json }) {
-    const model = await takeInventory(await modelFolder(path));
+  async run({ path, adapter, types, json }) {
+    if (types) return printNumberTypes(json);
+    const model = await takeInventory(await modelFolder(path!));
     const own = adapter === undefined ? null : await takeInventory(await modelFolder(adapter));
     const share = own && model.parameters > 0 ? own.parameters / model.parameters : 0;
     if (json) return printJson(own ? { ...model, adapter: { ...own, share } } : model);

@@ -91,3 +91,27 @@ Deno.test("nibble inspect says what is wrong with its file, in one line", () =>
       assert(/^error: Cannot .*\n$/.test(stderr), stderr);
     }
   }));
+
+Deno.test("nibble inspect --types shows the number types", async () => {
+  const { code, stdout, stderr } = await nibble("inspect", "--types");
+  assertEquals([code, stderr], [0, ""]);
+  for (
+    const line of [
+      /^BF16 +16 +s e{8} f{7} +127 /m,
+      /^FP8 e4m3 +-448 +448 +2\^-6 +2\^-9 +2\^-4 +2\^-3$/m,
+      /^INT4 +0\.5 +3\.50 GB +3\.99 GB +4\.56 /m,
+      /^ +1\.0625 +1 +1\.125 +1 +0 0111 000 +a tie$/m,
+    ]
+  ) assert(line.test(stdout), `${line} in\n${stdout}`);
+  const json = await nibble("inspect", "--types", "--json");
+  const { types } = JSON.parse(json.stdout);
+  assertEquals(types.map((own: { bits: number }) => own.bits), [32, 16, 16, 8, 8, 8, 4, 4, 4]);
+});
+
+Deno.test("nibble inspect wants a path or --types", async () => {
+  for (const args of [[], ["--types", "somewhere"]]) {
+    const { code, stderr } = await nibble("inspect", ...args);
+    assertEquals(code, 2);
+    assert(/^error: .*PATH: it (is missing|cannot stand).*--types/.test(stderr), stderr);
+  }
+});

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { FP8_TABLES, type Fp8Type } from "../../kernels/quant/fp8.ts";
+
 /** How a type's numbers become f32. */
 export interface Widening {
   /** Bytes of a number as it is stored. */
@@ -34,7 +36,19 @@ export const FLOATS: ReadonlyMap<string, Widening> = new Map([
     bytes: 8,
     to: (stored, numbers) => numbers.set(viewed(Float64Array, stored, numbers.length)),
   }],
+  ["F8_E4M3", widenFp8("e4m3")],
+  ["F8_E5M2", widenFp8("e5m2")],
 ]);
+
+function widenFp8(type: Fp8Type): Widening {
+  const table = FP8_TABLES[type];
+  return {
+    bytes: 1,
+    to(stored, numbers) {
+      for (let i = 0; i < numbers.length; i++) numbers[i] = table[stored[i]];
+    },
+  };
+}
 
 function viewed<T>(
   Type: new (buffer: ArrayBuffer, at: number, length: number) => T,

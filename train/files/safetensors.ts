@@ -18,7 +18,7 @@ export interface TensorSource extends Disposable {
   readonly entries: ReadonlyMap<string, TensorEntry>;
   /** A tensor's bytes, little-endian and row-major, exactly as stored. Throws a RangeError for an unknown name. */
   read(name: string): Promise<Uint8Array<ArrayBuffer>>;
-  /** A floating-point tensor (F32, F16, BF16, F64) as f32. Throws a TypeError for other dtypes. */
+  /** A floating-point tensor (F32, F16, BF16, F64, F8_E4M3, F8_E5M2) as f32. Throws a TypeError for other dtypes. */
   readFloats(name: string): Promise<Float32Array<ArrayBuffer>>;
   /**
    * The same, at most so many numbers at a time, each piece overwritten by the next one of any tensor: for tensors that
@@ -111,7 +111,7 @@ export class SafetensorsFile implements TensorSource {
   }
 
   /**
-   * A tensor of F32, F16, BF16 or F64 as f32.
+   * A tensor of F32, F16, BF16, F64, F8_E4M3 or F8_E5M2 as f32.
    *
    * @throws {RangeError} for an unknown name.
    * @throws {TypeError} for another dtype.
@@ -130,7 +130,7 @@ export class SafetensorsFile implements TensorSource {
   }
 
   /**
-   * A tensor of F32, F16, BF16 or F64 as f32, so many numbers at a time: a piece is overwritten by the next one of any tensor.
+   * A tensor of F32, F16, BF16, F64, F8_E4M3 or F8_E5M2 as f32, so many numbers at a time: a piece is overwritten by the next one of any tensor.
    *
    * @throws {RangeError} for an unknown name.
    * @throws {TypeError} for another dtype.
