@@ -119,7 +119,8 @@ Deno.test("number types have the ranges, steps and sizes of their definitions", 
     for (const { value, below, above, rounded, bits: code } of rounding) {
       assert(below <= value && value <= above && [below, above].includes(rounded), name);
       const nearer = Math.min(value - below, above - value);
-      assertEquals(Math.abs(rounded - value), nearer, `${name} ${value}`);
+      // A table's thresholds are midpoints in 32 bits: a tie may be a hair off.
+      assert(Math.abs(rounded - value) <= nearer + 1e-7 * Math.abs(value), `${name} ${value}`);
       assertEquals(code.replaceAll(" ", "").length, bits, name);
     }
   }
