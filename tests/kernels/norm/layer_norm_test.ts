@@ -19,7 +19,7 @@ Deno.test("layerNorm() matches the reference, with gradients for x, gain and bia
         [x, gain, bias],
         (t, g, b) => layerNorm(t, g, b, 1e-6),
         (t, g, b) => layerNormRef(t, g, b, rows, columns, 1e-6),
-        { every: Math.ceil(rows * columns / 1500) },
+        { every: Math.ceil(rows * columns / 500) },
       );
     }
   });

@@ -19,7 +19,7 @@ Deno.test("rmsNorm() matches the reference, with gradients for x and gain", asyn
         [x, gain],
         (t, g) => rmsNorm(t, g, 1e-6),
         (t, g) => rmsNormRef(t, g, rows, columns, 1e-6),
-        { every: Math.ceil(rows * columns / 1500) },
+        { every: Math.ceil(rows * columns / 500) },
       );
     }
   });
