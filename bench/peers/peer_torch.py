@@ -70,15 +70,22 @@ class Ops:
     def row_op(self, kind, s):
         f = self.torch.nn.functional
         rows, columns = s["rows"], s["columns"]
-        grad = kind.endswith("backward")
+        grad = " backward" in kind
         x = self.rand(rows, columns, grad=grad)
-        gain, bias = self.rand(columns, grad=grad), self.rand(columns, grad=grad)
+        # Of a frozen gain there is no gradient.
+        gain, bias = (self.rand(columns, grad=kind.endswith("backward")) for _ in range(2))
         op, inputs = {
             "softmax": (lambda: f.softmax(x, -1), [x]),
             "rms norm": (lambda: f.rms_norm(x, (columns,), gain, 1e-5), [x, gain]),
             "layer norm": (lambda: f.layer_norm(x, (columns,), gain, bias, 1e-5), [x, gain, bias]),
-        }[kind.rsplit(" ", 1)[0]]
+        }[self.row_family(kind)]
+        inputs = [own for own in inputs if own.requires_grad]
         return self.backward(op(), inputs) if grad else op
+
+    @staticmethod
+    def row_family(name):
+        """ "rms norm" of "rms norm backward of x". """
+        return name.split(" backward")[0].removesuffix(" forward")
 
     def cross_entropy(self, kind, s):
         grad = kind.endswith("backward")
@@ -112,7 +119,7 @@ class Ops:
             return self.product(name.split()[1], s)
         if name == "gemv":
             return self.product("nt", s)
-        if name.rsplit(" ", 1)[0] in ("softmax", "rms norm", "layer norm"):
+        if self.row_family(name) in ("softmax", "rms norm", "layer norm"):
             return self.row_op(name, s)
         if name.startswith("cross entropy"):
             return self.cross_entropy(name, s)
