@@ -22,7 +22,7 @@ async function calibrationIds(model: LanguageModel): Promise<Int32Array> {
 Deno.test("GPTQ, AWQ and HQQ each beat rounding to nearest in INT4, and restore() undoes them", async () => {
   const model = await loadModel(device, `${ASSETS}base`);
   const held = model.tokenizer!.encode((await readText(`${ASSETS}wordnet/heldout.txt`)).text);
-  const ids = held.subarray(0, 8_000);
+  const ids = held.subarray(0, 16_000);
   const measure = async () => (await evaluatePerplexity(model, ids, { window: 256 })).perplexity;
   const text = { ids: await calibrationIds(model), window: 256 };
   const plain = await measure();
