@@ -90,9 +90,7 @@ Deno.test("linearCrossEntropy() adds its gradients to those of later uses", asyn
 });
 
 Deno.test("linearCrossEntropy() holds one part of the logits, eagerly and recorded", async () => {
-  // On a GPU parts must be so large that a recording does not run them side by side.
-  const isGpu = device.adapter.type === "gpu";
-  const [rows, width, classes] = isGpu ? [2048, 4, 16_384] : [1024, 4, 2048];
+  const [rows, width, classes] = [1024, 4, 2048];
   const targets = tensor(device, randomIntegers(rows, classes, 1));
   const peakOf = (options: LinearCrossEntropyOptions, replay: boolean) => {
     const [x, w] = [randomTensor([rows, width], 2), randomTensor([classes, width], 3)];
@@ -103,14 +101,14 @@ Deno.test("linearCrossEntropy() holds one part of the logits, eagerly and record
       const loss = linearCrossEntropy(x, w, targets, options);
       backward(loss);
       return loss;
-    }, { replay });
+    }, { replay, overlap: false });
     step();
     return device.memory.peak - before;
   };
   for (const replay of [false, true]) {
     const whole = 4 * rows * classes;
     assert(peakOf({ logitBytes: whole }, replay) >= whole);
-    assert(peakOf({ logitBytes: whole / 3 }, replay) < 0.6 * whole);
+    assert(peakOf({ logitBytes: whole / 8 }, replay) < whole / 4);
   }
   await device.finish();
 });
