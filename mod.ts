@@ -94,6 +94,15 @@ export {
   FourBitTensor,
   quantizeFourBit,
 } from "./kernels/quant/four_bit.ts";
+export {
+  type ExplainedGroup,
+  type ExplainedNumber,
+  type ExplainOptions,
+  explainOverflow,
+  explainQuantization,
+  type Explanation,
+  type OverflowingNumber,
+} from "./kernels/quant/explain.ts";
 export type { EncodeFloatOptions } from "./kernels/quant/float_format.ts";
 export { decodeFp8, encodeFp8, type Fp8Type } from "./kernels/quant/fp8.ts";
 export { ggufBlocks, GgufBlockTensor } from "./kernels/quant/gguf_block.ts";

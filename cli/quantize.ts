@@ -14,6 +14,7 @@ import { jsonSwitch } from "./options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
 import { progress } from "./progress.ts";
+import { checkExplain, EXPLAIN_OPTIONS, printExplanation } from "./quantize_explain.ts";
 
 const isGguf = (path: string) => /\.gguf$/i.test(path);
 
@@ -184,10 +185,14 @@ const command: Command = defineCommand({
       "nibble quantize --model ./SmolLM2-135M --out ./fp4 --quantize fp4 --json",
       "FP4, with the errors of each layer type for machines",
     ],
+    [
+      'nibble quantize --explain --values "-0.5,1.2,-0.8,2.0,0.3"',
+      "nothing is written: every number on the way to INT8, INT4 and NF4, and back",
+    ],
   ],
   options: z.strictObject({
-    model,
-    out: z.string().min(1).meta({
+    model: model.optional(),
+    out: z.string().min(1).optional().meta({
       description: "where to: a new or empty folder, or a model folder to replace",
       placeholder: "FOLDER",
     }),
@@ -195,22 +200,42 @@ const command: Command = defineCommand({
       .meta({ description: "the type of the linear layers' weights" }),
     doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
     blockSize: blockSize.meta({ description: "weights that share a scale; 64" }),
+    ...EXPLAIN_OPTIONS,
     json: jsonSwitch(),
+  }).superRefine((options, context) => {
+    if (options.explain) return checkExplain(options, context);
+    for (const key of ["model", "out"] as const) {
+      if (options[key] !== undefined) continue;
+      context.addIssue({ code: "invalid_type", expected: "string", input: undefined, path: [key] });
+    }
+    for (
+      const key of ["values", "tensor", "part", "schemes", "granularity", "groupSize"] as const
+    ) {
+      if (options[key] === undefined) continue;
+      context.addIssue({ code: "custom", message: "wanted --explain with it", path: [key] });
+    }
   }),
-  async run({ model: name, out, quantize: type, doubleQuant, blockSize, json }) {
+  async run(options) {
+    const { model, quantize: type, doubleQuant, blockSize, json } = options;
+    if (options.explain) {
+      const path = model === undefined ? null : await modelFolder(model);
+      using source = path === null ? null : await openSource(path);
+      return await printExplanation(options, source, json);
+    }
+    const [name, out] = [model!, options.out!];
     await checkOut(out, "model", name);
     const folder = await modelFolder(name);
     using source = await openSource(folder);
     checkPlain(source, folder);
     using device = await openDevice();
-    const model = await loadModel(device, folder, { quantize: type, doubleQuant, blockSize });
-    const layers = await measure(model, source, json);
+    const loaded = await loadModel(device, folder, { quantize: type, doubleQuant, blockSize });
+    const layers = await measure(loaded, source, json);
     const dtype = dtypeOf(source);
-    const before = { fileBytes: await fileBytesOf(folder), bitsPerWeight: bitsIn(source, model) };
-    await saveModel(model, out, { dtype });
+    const before = { fileBytes: await fileBytesOf(folder), bitsPerWeight: bitsIn(source, loaded) };
+    await saveModel(loaded, out, { dtype });
     const after = {
       fileBytes: (await Deno.stat(`${out}/model.safetensors`)).size,
-      bitsPerWeight: bitsOf(model),
+      bitsPerWeight: bitsOf(loaded),
     };
     const block = blockSize ?? 64;
     if (json) {
