@@ -49,6 +49,7 @@ export { cachedAttention } from "./kernels/attention/cached_attention.ts";
 export { rope } from "./kernels/attention/rope.ts";
 export { type AppendTarget, ropeAppend } from "./kernels/attention/rope_append.ts";
 export { embedding } from "./kernels/embedding/embedding.ts";
+export { codeSums, int8Matmul, type Int8MatmulOptions } from "./kernels/linear/int8_matmul.ts";
 export { matmul, type MatmulOptions } from "./kernels/linear/matmul.ts";
 export {
   type InputNorm,
@@ -120,6 +121,12 @@ export {
   type RoundingExample,
 } from "./kernels/quant/number_types.ts";
 export type { QuantizedProductOptions, QuantizedTensor } from "./kernels/quant/quantized_tensor.ts";
+export {
+  type ActivationScheme,
+  dequantizeRows,
+  type QuantizedRows,
+  quantizeRows,
+} from "./kernels/quant/quantize_rows.ts";
 export type { FourBitType } from "./kernels/quant/tables.ts";
 export { max } from "./kernels/reduce/max.ts";
 export { softmax } from "./kernels/reduce/softmax.ts";

@@ -9,6 +9,7 @@ import { type Expected, Inputs, type KernelCase, type Sizes } from "./case.ts";
 import { ATTENTION_CASES } from "./cases/attention.ts";
 import { LINEAR_CASES } from "./cases/linear.ts";
 import { POINTWISE_CASES } from "./cases/pointwise.ts";
+import { BYTE_CASES } from "./cases/bytes.ts";
 import { GGUF_CASES } from "./cases/gguf.ts";
 import { QUANT_CASES } from "./cases/quant.ts";
 import { ROW_CASES } from "./cases/rows.ts";
@@ -60,6 +61,7 @@ export interface BenchOptions {
 export const KERNEL_CASES: readonly KernelCase[] = [
   ...LINEAR_CASES,
   ...QUANT_CASES,
+  ...BYTE_CASES,
   ...GGUF_CASES,
   ...ATTENTION_CASES,
   ...ROW_CASES,

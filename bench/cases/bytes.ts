@@ -1,0 +1,80 @@
+/**
+ * Cases of products in whole numbers: activations in 8 bits, weights in 8 or 4.
+ *
+ * @module
+ */
+import { runBytes } from "../../kernels/linear/int8_matmul.ts";
+import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
+import type { IntegerTensor } from "../../kernels/quant/integer.ts";
+import { quantizeRows } from "../../kernels/quant/quantize_rows.ts";
+import { quantizeRowsRef } from "../../kernels/quant/quantize_rows_ref.ts";
+import { type KernelCase, places } from "../case.ts";
+import { randomWeight, weightBytes } from "./quant_weights.ts";
+
+const SAMPLES = 100;
+
+function product(scheme: "int8" | "int4", few: boolean): KernelCase {
+  const name = scheme === "int8" ? "w8a8" : "w4a8";
+  return {
+    kernel: `${few ? "gemv" : "matmul"} ${name}`,
+    tiny: few ? { M: 2, N: 64, K: 128 } : { M: 20, N: 64, K: 128 },
+    software: few ? [{ M: 1, N: 1536, K: 576 }] : [{ M: 256, N: 1536, K: 576 }],
+    gpu: few
+      ? [{ M: 1, N: 4096, K: 4096 }, { M: 1, N: 14_336, K: 4096 }, { M: 8, N: 14_336, K: 4096 }]
+      : [{ M: 512, N: 4096, K: 4096 }, { M: 4096, N: 4096, K: 4096 }],
+    checkTimed: true,
+    allowed: 4e-6,
+    ...few
+      ? { bytes: ({ M, N, K }) => weightBytes(scheme, N * K, N) + M * (K + 4 * N) }
+      : { flops: ({ M, N, K }) => 2 * M * N * K },
+    make: (inputs, { M, N, K }) => {
+      const { weight, elements } = randomWeight(inputs, N, K, scheme);
+      const codes = inputs.bits([M, K / 4]);
+      const scales = inputs.between([M], 0.01, 0.02);
+      const rows = { shape: [M, K], codes, scales, zero: 0 };
+      return {
+        run: () => [runBytes(rows, weight as IntegerTensor)],
+        expected: (read) => {
+          const bytes = new Int8Array(read(codes).slice().buffer);
+          const steps = read(scales);
+          const at = places(M * N, SAMPLES);
+          const values = at.map((place) => {
+            const [i, j] = [Math.floor(place / N), place % N];
+            const line = elements(read, j * K, K);
+            const row = bytes.subarray(i * K, (i + 1) * K);
+            return steps[i] * matmulRef(row, line, { m: 1, n: 1, k: K })[0];
+          });
+          return [{ at, values }];
+        },
+      };
+    },
+  };
+}
+
+const rowsCase: KernelCase = {
+  kernel: "quantize activations",
+  tiny: { rows: 9, columns: 96 },
+  software: [{ rows: 256, columns: 576 }],
+  gpu: [{ rows: 1, columns: 4096 }, { rows: 4096, columns: 4096 }],
+  // Scales; codes may be one apart where a device's division rounds otherwise.
+  allowed: 1e-6,
+  bytes: ({ rows, columns }) => 5 * rows * columns,
+  make: (inputs, { rows, columns }) => {
+    const x = inputs.floats([rows, columns]);
+    return {
+      run: () => [quantizeRows(x, { kind: "dynamic" }).scales],
+      expected: (read) => [
+        { values: quantizeRowsRef(read(x), columns, { kind: "dynamic" }).scales },
+      ],
+    };
+  },
+};
+
+/** The cases. */
+export const BYTE_CASES: readonly KernelCase[] = [
+  ...(["int8", "int4"] as const).flatMap((scheme) => [
+    product(scheme, false),
+    product(scheme, true),
+  ]),
+  rowsCase,
+];
