@@ -45,14 +45,18 @@ async function checkLogits(model: LanguageModel): Promise<void> {
   throw new Error(`Cannot time decoding: logit ${wrong} is ${values[wrong]}, wanted a number`);
 }
 
+/** What the linear layers are in. */
+export type LayerType = "f32" | "int8" | "int4" | "nf4";
+
 async function withModel(
   device: Device,
   shape: ModelShape,
+  layers: LayerType,
   size: WorkSize,
   body: (model: LanguageModel) => Promise<Measured>,
 ): Promise<Measured> {
   const json = size === "tiny" ? shape.tiny : shape.full;
-  const model = await drawModel(device, json, { quantize: true });
+  const model = await drawModel(device, json, { quantize: layers === "f32" ? undefined : layers });
   try {
     device.pool.resetPeak();
     return await body(model);
@@ -140,10 +144,15 @@ async function measurePrefill(
   }
 }
 
+/** NF4 with double quantization goes without saying. */
+function nameOf(what: string, { name }: ModelShape, layers: LayerType): string {
+  return `${what} ${name}${layers === "nf4" ? "" : ` ${layers}`}`;
+}
+
 /** A row for answers of one prompt: a token is a run. */
-export function decodingWork(model: ModelShape, full: Lengths): Work {
+export function decodingWork(model: ModelShape, full: Lengths, layers: LayerType = "nf4"): Work {
   return {
-    name: `decode ${model.name}`,
+    name: nameOf("decode", model, layers),
     model,
     measure: async (device, size, options) => {
       const lengths = size === "tiny" ? { prompt: 4, answer: 8 } : full;
@@ -152,6 +161,7 @@ export function decodingWork(model: ModelShape, full: Lengths): Work {
       return await withModel(
         device,
         model,
+        layers,
         size,
         async (own) => ({ shape, ...await measureDecoding(own, lengths, options) }),
       );
@@ -160,9 +170,9 @@ export function decodingWork(model: ModelShape, full: Lengths): Work {
 }
 
 /** A row for a prompt that is read: the whole of it is a run. */
-export function prefillWork(model: ModelShape, full: number): Work {
+export function prefillWork(model: ModelShape, full: number, layers: LayerType = "nf4"): Work {
   return {
-    name: `prefill ${model.name}`,
+    name: nameOf("prefill", model, layers),
     model,
     measure: async (device, size, options) => {
       const length = size === "tiny" ? 16 : full;
@@ -170,6 +180,7 @@ export function prefillWork(model: ModelShape, full: number): Work {
       return await withModel(
         device,
         model,
+        layers,
         size,
         async (own) => ({ shape, ...await measurePrefill(own, length, options) }),
       );

@@ -8,6 +8,7 @@ import type { Device } from "../../core/device.ts";
 import { sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor, zeros } from "../../core/tensor.ts";
 import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { quantizeInteger } from "../../kernels/quant/integer.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { Json } from "../../train/files/tokenizer.ts";
 import type { WeightSpec } from "../../train/models/architecture.ts";
@@ -17,8 +18,8 @@ import { Inputs } from "../case.ts";
 
 /** What the weights are. */
 export interface DrawOptions {
-  /** The linear layers in NF4 with double quantization, as in QLoRA. */
-  readonly quantize?: boolean;
+  /** The linear layers: in NF4 with double quantization, as in QLoRA, in INT8 by rows, or in INT4 by groups of 64. */
+  readonly quantize?: "nf4" | "int8" | "int4";
   /** "all" for full fine-tuning. */
   readonly trainable?: "all" | "none";
 }
@@ -33,17 +34,26 @@ function draw(inputs: Inputs, { shape, role, spread = 1 }: WeightSpec, deviation
   return inputs.floats(shape, spread * deviation);
 }
 
+async function quantized(
+  weight: Tensor,
+  type: "nf4" | "int8" | "int4",
+): Promise<QuantizedTensor> {
+  if (type === "nf4") return await quantizeFourBit(weight, { type, doubleQuant: true });
+  const numbers = await weight.read() as Float32Array;
+  return quantizeInteger(weight.device, numbers, [weight.shape[0], weight.shape[1]], { type });
+}
+
 /**
  * A model with random weights: even numbers of deviation `initializer_range`, gains 1, biases 0.
  *
  * @param device where it shall live; what its pool holds free is given back
  * @param json the content of a config.json
- * @param options whether it is quantized, and what is trained
+ * @param options how it is quantized, and what is trained
  */
 export async function drawModel(
   device: Device,
   json: Json,
-  { quantize = false, trainable = "none" }: DrawOptions = {},
+  { quantize, trainable = "none" }: DrawOptions = {},
 ): Promise<LanguageModel> {
   const blueprint = blueprintOf(json, "the bench's config");
   const deviation = blueprint.config.initializerRange;
@@ -55,7 +65,7 @@ export async function drawModel(
     [waiting, bytes] = [[], 0];
   };
   for (const [name, spec] of blueprint.weights) {
-    const isQuantized = quantize && spec.role === "linear";
+    const isQuantized = quantize !== undefined && spec.role === "linear";
     // In 4 bits all lie as [outFeatures, inFeatures].
     const shape = isQuantized && spec.transposed ? spec.shape.toReversed() : spec.shape;
     if (bytes + 4 * sizeOf(shape) > IN_FLIGHT) await wait();
@@ -67,7 +77,7 @@ export async function drawModel(
     }
     bytes += weight.bytes;
     waiting.push(
-      quantizeFourBit(weight, { type: "nf4", doubleQuant: true }).then((own) => {
+      quantized(weight, quantize).then((own) => {
         weights.set(name, own);
         weight.dispose();
       }),

@@ -38,6 +38,10 @@ export const WORKS: readonly Work[] = [
   trainingWork({ kind: "full", model: SMOLLM2, batch: [4, 512] }),
   decodingWork(SMOLLM2, { prompt: 16, answer: 256 }),
   prefillWork(SMOLLM2, 512),
+  ...(["f32", "int8", "int4"] as const).flatMap((layers) => [
+    decodingWork(SMOLLM2, { prompt: 16, answer: 256 }, layers),
+    prefillWork(SMOLLM2, 512, layers),
+  ]),
   trainingWork({ kind: "full", model: GPT_D512, batch: [8, 256] }),
   trainingWork({ kind: "full", model: GPT_D64, batch: [2, 32] }),
   trainingWork({

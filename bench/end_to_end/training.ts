@@ -58,7 +58,7 @@ async function prepare(
 ): Promise<{ trainer: Trainer; steps: number; free: () => void }> {
   const json = isTiny ? shape.tiny : shape.full;
   const model = await drawModel(device, json, {
-    quantize: lora !== undefined,
+    quantize: lora ? "nf4" : undefined,
     trainable: lora ? "none" : "all",
   });
   if (lora) addLora(model, isTiny ? { ...lora, r: Math.min(lora.r ?? 8, 4) } : lora);

@@ -45,7 +45,7 @@ Deno.test("full shapes are those of the models that rows are named after", () =>
 
 Deno.test("drawModel() gives a model in 4 bits, or one that is trained whole, and leaves nothing behind", async () => {
   const before = device.memory.live;
-  const quantized = await drawModel(device, SMOLLM2.tiny, { quantize: true });
+  const quantized = await drawModel(device, SMOLLM2.tiny, { quantize: "nf4" });
   const plain = await drawModel(device, SMOLLM2.tiny, { trainable: "all" });
   const { total } = plain.count();
   assertEquals([plain.count().trainable, quantized.count()], [total, { total, trainable: 0 }]);
