@@ -278,6 +278,16 @@ export {
 export type { LayerErrors } from "./train/quant/layer_errors.ts";
 export type { CalibrationText } from "./train/quant/calibration.ts";
 export { gptqLayers, type GptqOptions } from "./train/quant/gptq_layers.ts";
+export {
+  parseScheme,
+  type PolicyRule,
+  type QuantizationPolicy,
+  quantizeByPolicy,
+  readPolicy,
+  savePolicy,
+  schemesOf,
+  showScheme,
+} from "./train/quant/policy.ts";
 export { quantizeLayers, ReplacedLayers, type WeightScheme } from "./train/quant/weight_only.ts";
 export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 

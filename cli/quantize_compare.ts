@@ -9,6 +9,7 @@ import {
   type SchemeName,
   type SchemeResult,
 } from "../train/eval/compare_schemes.ts";
+import { readPolicy } from "../train/quant/policy.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
@@ -50,8 +51,13 @@ const OPTIONS = z.strictObject({
   window: z.int().min(2).optional()
     .meta({ description: "tokens of a window; 256, or the context if that is less" }),
   schemes: z.array(z.enum(SCHEME_NAMES)).min(1)
-    .default([...SCHEME_NAMES].filter((name) => name !== "fp4-dq"))
+    .default([...SCHEME_NAMES].filter((name) => name !== "fp4-dq" && name !== "policy"))
     .meta({ description: "which, separated by commas" }),
+  policy: z.string().min(1).optional().meta({
+    description:
+      "a JSON file with rules for layers, as quantize sensitivity writes it: measured too, as the scheme policy",
+    placeholder: "FILE",
+  }),
   calibration: z.string().min(1).optional().meta({
     description: "what GPTQ and AWQ read; by default definitions that come with nibble",
     placeholder: "FILE",
@@ -60,6 +66,9 @@ const OPTIONS = z.strictObject({
     .meta({ description: "how many tokens GPTQ and AWQ read at most" }),
   limit: z.int().min(2).optional().meta({ description: "use only so many tokens of the text" }),
   json: jsonSwitch(),
+}).refine(({ schemes, policy }) => policy !== undefined || !schemes.includes("policy"), {
+  message: "wanted --policy with the scheme policy",
+  path: ["schemes"],
 });
 
 const command: Command = defineCommand({
@@ -74,9 +83,17 @@ const command: Command = defineCommand({
       "nibble quantize compare --model ./SmolLM2-135M --text book.txt --calibration notes.txt --json",
       "all schemes, for machines; GPTQ and AWQ look at notes.txt",
     ],
+    [
+      "nibble quantize compare --model ./SmolLM2-135M --text book.txt --schemes f32,int4 --policy mixed.json",
+      "and layers in the schemes that mixed.json gives them",
+    ],
   ],
   options: OPTIONS,
-  async run({ model: name, text, window, schemes, calibration, calibrationTokens, limit, json }) {
+  async run(options) {
+    const { model: name, text, window, calibration, calibrationTokens, limit, json } = options;
+    const policy = options.policy === undefined ? undefined : await readPolicy(options.policy);
+    const schemes = new Set(options.schemes as SchemeName[]);
+    if (policy) schemes.add("policy");
     using device = await openDevice();
     const model = await loadModel(device, await modelFolder(name));
     const { tokenizer } = model;
@@ -91,7 +108,8 @@ const command: Command = defineCommand({
     if (!json) printLine(row(HEAD, WIDTHS));
     const results = await compareSchemes(model, ids, {
       window,
-      schemes: schemes as SchemeName[],
+      schemes: [...schemes],
+      policy,
       calibration: {
         ids: own.subarray(0, calibrationTokens),
         window,

@@ -37,3 +37,30 @@ Deno.test("nibble quantize compare names what it cannot do", async () => {
   assertEquals(long.code, 1);
   assertMatch(long.stderr, /window|context|tokens/);
 });
+
+Deno.test("nibble quantize compare measures a policy", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const policy = `${folder}/policy.json`;
+    const rules = [{ layers: ["down_proj", "o_proj"], scheme: "int8" }];
+    await Deno.writeTextFile(policy, JSON.stringify({ rules, otherwise: "int4" }));
+    const more = ["--limit", "512", "--window", "128", "--json", "--schemes", "int8,int4"];
+    const run = (...args: string[]) => nibble("quantize", "compare", ...FLAGS, ...more, ...args);
+    const { code, stdout, stderr } = await run("--policy", policy);
+    assertEquals([code, stderr], [0, ""]);
+    const [int8, int4, mixed] = JSON.parse(stdout).results;
+    assertEquals(mixed.scheme, "policy");
+    assert(int4.bitsPerWeight < mixed.bitsPerWeight && mixed.bitsPerWeight < int8.bitsPerWeight);
+    assert(int8.divergence < mixed.divergence && mixed.divergence < int4.divergence);
+
+    await Deno.writeTextFile(policy, JSON.stringify({ rules: [{ layers: "x", scheme: "int8" }] }));
+    const none = await run("--policy", policy);
+    assertEquals(none.code, 1);
+    assertMatch(none.stderr, /rule 1 of the policy: "x" names no layer/);
+    const missing = await run("--schemes", "policy");
+    assertEquals(missing.code, 2);
+    assertMatch(missing.stderr, /wanted --policy/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

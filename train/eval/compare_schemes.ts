@@ -13,6 +13,7 @@ import { awqLayers } from "../quant/awq.ts";
 import type { CalibrationText } from "../quant/calibration.ts";
 import { gptqLayers } from "../quant/gptq_layers.ts";
 import { type LayerErrors, layerErrors } from "../quant/layer_errors.ts";
+import { type QuantizationPolicy, quantizeByPolicy } from "../quant/policy.ts";
 import { quantizeLayers } from "../quant/weight_only.ts";
 
 /** A way to put a model into few bits, by the name that it has in tables. */
@@ -21,6 +22,7 @@ export type SchemeName = (typeof SCHEME_NAMES)[number];
 /** All of them. */
 export const SCHEME_NAMES = [
   ...["f32", "int8", "int4", "nf4", "nf4-dq", "fp4", "fp4-dq", "gptq", "awq", "hqq"] as const,
+  "policy",
 ] as const;
 
 /** How `compareSchemes` goes about it. */
@@ -31,6 +33,8 @@ export interface CompareOptions {
   readonly window?: number;
   /** What GPTQ and AWQ read: another text than the one that is measured. */
   readonly calibration?: CalibrationText;
+  /** What the scheme "policy" follows. */
+  readonly policy?: QuantizationPolicy;
   /** Told of each result as it comes. */
   readonly onResult?: (result: SchemeResult) => void;
 }
@@ -163,7 +167,7 @@ function change(before: Reading, after: Reading): { mean: number; interval: numb
 async function apply(
   model: LanguageModel,
   scheme: SchemeName,
-  text: CalibrationText | undefined,
+  { calibration: text, policy }: CompareOptions,
 ): Promise<{ restore(): void }> {
   switch (scheme) {
     case "f32":
@@ -191,6 +195,11 @@ async function apply(
       return scheme === "gptq"
         ? await gptqLayers(model, { text })
         : await awqLayers(model, { text });
+    case "policy":
+      if (!policy) {
+        throw new TypeError('Cannot compare "policy" without one: pass policy, a list of rules');
+      }
+      return await quantizeByPolicy(model, policy);
   }
 }
 
@@ -210,7 +219,7 @@ function sizeOf(model: LanguageModel): { bytes: number; bitsPerWeight: number } 
  * @param ids the text's tokens; differences between schemes are paired window by window, so some dozens of windows are wanted
  * @param options which schemes, what is calibrated on
  * @throws {RangeError} if there are too few tokens
- * @throws {TypeError} if GPTQ or AWQ has no calibration text
+ * @throws {TypeError} if GPTQ or AWQ has no calibration text, or there is no policy to follow
  *
  * @example
  * ```ts
@@ -229,14 +238,14 @@ export async function compareSchemes(
   ids: Int32Array,
   options: CompareOptions,
 ): Promise<SchemeResult[]> {
-  const { schemes, calibration, onResult } = options;
+  const { schemes, onResult } = options;
   const window = options.window ?? Math.min(256, model.config.contextLength);
   checkWindows(model, ids.length, window);
   const before = await read(model, ids, window);
   const results: SchemeResult[] = [];
   for (const scheme of schemes) {
     const plain = new Map([...model.linearLayers()]);
-    const applied = await apply(model, scheme, calibration);
+    const applied = await apply(model, scheme, options);
     try {
       const after = scheme === "f32" ? before : await read(model, ids, window);
       const labels = after.windows.reduce((sum, own) => sum + own.labels, 0);
