@@ -48,6 +48,7 @@ export { cacheAppend } from "./kernels/attention/cache_append.ts";
 export { cachedAttention } from "./kernels/attention/cached_attention.ts";
 export { rope } from "./kernels/attention/rope.ts";
 export { type AppendTarget, ropeAppend } from "./kernels/attention/rope_append.ts";
+export { conv2d, type Conv2dOptions } from "./kernels/conv/conv2d.ts";
 export { embedding } from "./kernels/embedding/embedding.ts";
 export { codeSums, int8Matmul, type Int8MatmulOptions } from "./kernels/linear/int8_matmul.ts";
 export { matmul, type MatmulOptions } from "./kernels/linear/matmul.ts";
@@ -64,17 +65,24 @@ export {
   type LinearCrossEntropyOptions,
 } from "./kernels/loss/linear_cross_entropy.ts";
 export { shiftLabels } from "./kernels/loss/shift_labels.ts";
+export {
+  batchNorm,
+  type BatchNormOptions,
+  type ChannelStatistics,
+} from "./kernels/norm/batch_norm.ts";
 export { layerNorm } from "./kernels/norm/layer_norm.ts";
 export { rmsNorm } from "./kernels/norm/rms_norm.ts";
 export { add, div, mul, sub } from "./kernels/pointwise/arithmetic.ts";
 export { cast } from "./kernels/pointwise/cast.ts";
 export { dropout } from "./kernels/pointwise/dropout.ts";
 export { gelu } from "./kernels/pointwise/gelu.ts";
+export { relu } from "./kernels/pointwise/relu.ts";
 export { reshape } from "./kernels/pointwise/reshape.ts";
 export { scale } from "./kernels/pointwise/scale.ts";
 export { siluGate } from "./kernels/pointwise/silu_gate.ts";
 export { slice, type SliceOptions } from "./kernels/pointwise/slice.ts";
 export { transpose } from "./kernels/pointwise/transpose.ts";
+export { maxPool } from "./kernels/pool/max_pool.ts";
 export {
   type AffineParameters,
   affineParameters,

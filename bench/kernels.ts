@@ -11,6 +11,7 @@ import { LINEAR_CASES } from "./cases/linear.ts";
 import { POINTWISE_CASES } from "./cases/pointwise.ts";
 import { BYTE_CASES } from "./cases/bytes.ts";
 import { GGUF_CASES } from "./cases/gguf.ts";
+import { PICTURE_CASES } from "./cases/pictures.ts";
 import { QUANT_CASES } from "./cases/quant.ts";
 import { ROW_CASES } from "./cases/rows.ts";
 import { type RunTimes, timeRuns } from "./timing.ts";
@@ -66,6 +67,7 @@ export const KERNEL_CASES: readonly KernelCase[] = [
   ...ATTENTION_CASES,
   ...ROW_CASES,
   ...POINTWISE_CASES,
+  ...PICTURE_CASES,
 ];
 
 /** Inputs of memory-bound kernels rotate over so many bytes, so that each run finds them out of the caches. */
