@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { kept, track } from "../../core/autograd.ts";
 import { floatBits, uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
@@ -11,6 +11,7 @@ import { checkDType, checkSameShape, showShape } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
 import { sum } from "../reduce/sum.ts";
 import type { Levels } from "./affine.ts";
+import { groupSum } from "./group_sum.ts";
 import code from "./fake_quant.wgsl" with { type: "text" };
 import backwardCode from "./fake_quant_backward.wgsl" with { type: "text" };
 
@@ -21,6 +22,8 @@ const backwardKernel = kernel("fake_quant_backward", backwardCode);
 export interface FakeQuantOptions extends Levels {
   /** A factor of the gradients of scale and zero; LSQ takes `1 / √(numbers of a group · most)`. 1 by default. */
   readonly gradientFactor?: number;
+  /** Numbers along a row that share a scale, if it does not divide the row: the last group is then shorter. */
+  readonly groupSize?: number;
 }
 
 /** Which scale an element of x [rows, columns] has. */
@@ -31,28 +34,35 @@ interface Groups {
 }
 
 /** Groups from the shape of the scales: [] or [1] for one, [rows, 1] for one in each row, [rows, groups]. */
-function groupsOf(x: Tensor, scales: Tensor): Groups {
+function groupsOf(x: Tensor, scales: Tensor, given?: number): Groups {
   const columns = x.shape.at(-1) ?? 1;
-  if (scales.size === 1) return { columns, groupSize: columns, rowStride: 0 };
   const rows = x.size / columns;
+  if (scales.size === 1 && (given === undefined || rows > 1)) {
+    return { columns, groupSize: columns, rowStride: 0 };
+  }
   const [own, groups] = scales.shape.length === 1 ? [scales.size, 1] : scales.shape;
-  if (scales.shape.length > 2 || own !== rows || columns % groups !== 0) {
+  const fits = given === undefined
+    ? columns % groups === 0
+    : Number.isSafeInteger(given) && given > 0 && groups === Math.ceil(columns / given);
+  if (scales.shape.length > 2 || own !== rows || !fits) {
     throw new RangeError(
       `Cannot quantize ${showShape(x.shape)} with scales ${
         showShape(scales.shape)
-      }: wanted [1], [${rows}, 1], or [${rows}, groups] with groups a divisor of ${columns}`,
+      }: wanted [1], [${rows}, 1], or [${rows}, groups] with groups ${
+        given === undefined ? `a divisor of ${columns}` : `of ${given} in ${columns}`
+      }`,
     );
   }
-  return { columns, groupSize: columns / groups, rowStride: groups };
+  return { columns, groupSize: given ?? columns / groups, rowStride: groups };
 }
 
 /**
  * `(clamp(round(x / scale) + zero) − zero) · scale`. The gradient of x passes where it was not clamped (the straight-through
  * estimator; Bengio et al., arXiv 1308.3432); those of scale and zero are LSQ's (Esser et al., arXiv 1902.08153; Bhalgat et al.,
- * arXiv 2004.09576). Zeros are rounded before they are used.
+ * arXiv 2004.09576). Zeros are rounded before they are used. NaN and infinity stay what they are, so that they are noticed.
  *
  * @param x f32 [..., columns]
- * @param scales f32 [1] for all, [rows, 1] for each row, or [rows, groups] for groups along a row; above 0
+ * @param scales f32 [1] for all, [rows, 1] for each row, or [rows, groups] for groups along a row; 0 leaves numbers as they are
  * @param zeros f32, as scales
  * @param options the least and the largest whole number, and LSQ's factor
  * @returns f32, as x
@@ -77,7 +87,7 @@ export function fakeQuantize(
 ): Tensor {
   for (const t of [x, scales, zeros]) checkDType("quantize", t, "f32");
   checkSameShape("quantize with scales and zeros", scales, zeros);
-  const groups = groupsOf(x, scales);
+  const groups = groupsOf(x, scales, options.groupSize);
   const { device } = x;
   const { least, most, gradientFactor = 1 } = options;
   const out = empty(device, x.shape);
@@ -95,14 +105,14 @@ export function fakeQuantize(
     const [dScales, dZeros] = [each(), each()];
     device.dispatch(
       backwardKernel,
-      [x, scales, zeros, g, dX, dScales, dZeros, uniform(...words)],
+      [kept(x), scales, zeros, g, dX, dScales, dZeros, uniform(...words)],
       grid,
       { LEARN: learn ? 1 : 0 },
     );
     const total = (parts: Tensor) =>
       scales.size === 1
         ? viewOf(sum(parts), scales.shape)
-        : viewOf(sum(viewOf(parts, [scales.size, groups.groupSize]), { axis: 1 }), scales.shape);
+        : viewOf(groupSum(parts, groups.groupSize), scales.shape);
     return [dX, needs[1] ? total(dScales) : null, needs[2] ? total(dZeros) : null];
   });
 }

@@ -1,5 +1,6 @@
 // y = (clamp(round(x / s) + z, least, most) − z) · s: what x becomes when it is quantized and decoded again. Ties go to the even
-// number, as WGSL's round has it. One invocation for each element.
+// number, as WGSL's round has it. A scale of 0 leaves x as it is,
+// and NaN and infinity stay what they are, rather than saturate unseen. One invocation for each element.
 struct Params {
   size: u32,
   columns: u32,
@@ -26,5 +27,6 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   let scale = scales[group];
   let zero = clamp(round(zeros[group]), params.least, params.most);
   let code = clamp(round(x[i] / scale) + zero, params.least, params.most);
-  y[i] = (code - zero) * scale;
+  let isFinite = (bitcast<u32>(x[i]) & 0x7f800000u) != 0x7f800000u;
+  y[i] = select(x[i], (code - zero) * scale, isFinite && scale > 0.0);
 }

@@ -2,6 +2,7 @@
 //   d x = d y inside, 0 outside (the straight-through estimator)
 //   d s = d y · (y − x) / s inside, d y · (bound − z) outside
 //   d z = 0 inside, −d y · s outside
+// With a scale of 0, which leaves x as it is, d x = d y, and nothing is learnt.
 // d s and d z are left for each element, times the factor of LSQ; a sum over each group follows.
 override LEARN: u32;
 
@@ -36,12 +37,14 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   let zero = clamp(round(zeros[group]), params.least, params.most);
   let ratio = x[i] / scale;
   let level = round(ratio) + zero;
-  let inside = level >= params.least && level <= params.most;
+  let isOn = scale > 0.0;
+  let inside = !isOn || (level >= params.least && level <= params.most);
   let g = d_y[i];
   d_x[i] = select(0.0, g, inside);
   if (LEARN == 1u) {
     let bound = clamp(level, params.least, params.most) - zero;
-    d_scales[i] = params.factor * g * select(bound, bound - ratio, inside);
+    let slope = select(bound, bound - ratio, inside);
+    d_scales[i] = select(0.0, params.factor * g * slope, isOn);
     d_zeros[i] = select(-params.factor * g * scale, 0.0, inside);
   }
 }

@@ -18,10 +18,12 @@ function clamp(value: number, least: number, most: number): number {
   return Math.max(least, Math.min(most, value));
 }
 
-/** `(clamp(round(x / scale) + zero) − zero) · scale`. */
+/** `(clamp(round(x / scale) + zero) − zero) · scale`; x itself with a scale of 0, or where it is not finite. */
 export function fakeQuantRef({ x, scale, zero, least, most }: FakeQuantCase): number[] {
+  if (scale === 0) return Array.from(x);
   const z = clamp(roundHalfEven(zero), least, most);
-  return Array.from(x, (v) => (clamp(roundHalfEven(v / scale) + z, least, most) - z) * scale);
+  const round = (v: number) => (clamp(roundHalfEven(v / scale) + z, least, most) - z) * scale;
+  return Array.from(x, (v) => Number.isFinite(v) ? round(v) : v);
 }
 
 /** The gradients of numbers, scale and zero, from that of the result; those of scale and zero are scaled by `factor`. */
@@ -30,6 +32,7 @@ export function fakeQuantGradientsRef(
   dY: ArrayLike<number>,
   factor: number,
 ): { x: number[]; scale: number; zero: number } {
+  if (scale === 0) return { x: Array.from(dY), scale: 0, zero: 0 };
   const z = clamp(roundHalfEven(zero), least, most);
   const out = { x: [] as number[], scale: 0, zero: 0 };
   for (let i = 0; i < x.length; i++) {
