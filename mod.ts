@@ -114,6 +114,7 @@ export {
 } from "./kernels/quant/explain.ts";
 export type { EncodeFloatOptions } from "./kernels/quant/float_format.ts";
 export { decodeFp8, encodeFp8, type Fp8Type } from "./kernels/quant/fp8.ts";
+export type { GroupGrid } from "./kernels/quant/group_grid.ts";
 export { ggufBlocks, GgufBlockTensor } from "./kernels/quant/gguf_block.ts";
 export type { GgufBlockType } from "./kernels/quant/gguf_types.ts";
 export {
@@ -223,7 +224,10 @@ export {
   plainWeight,
   QuantizedLinear,
 } from "./train/nn/linear.ts";
+export { FakeQuantLinear, InputQuantizedLinear } from "./train/nn/fake_quant_linear.ts";
+export { type InputQuantizer, type Share, WeightQuantizer } from "./train/nn/fake_quantizer.ts";
 export { Module, type Named } from "./train/nn/module.ts";
+export { TransposedLinear } from "./train/nn/transposed_linear.ts";
 export {
   type ForwardOptions,
   type HeadOperands,
@@ -296,6 +300,13 @@ export {
   schemesOf,
   showScheme,
 } from "./train/quant/policy.ts";
+export { prepareQat, Qat } from "./train/quant/qat.ts";
+export { convertQat } from "./train/quant/qat_convert.ts";
+export type {
+  QatActivationOptions,
+  QatOptions,
+  QatWeightOptions,
+} from "./train/quant/qat_options.ts";
 export { quantizeLayers, ReplacedLayers, type WeightScheme } from "./train/quant/weight_only.ts";
 export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 

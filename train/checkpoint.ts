@@ -8,12 +8,15 @@ import type { Tensor } from "../core/tensor.ts";
 import { SafetensorsFile, type TensorData, writeSafetensors } from "./files/safetensors.ts";
 import type { Trainer } from "./loop.ts";
 
-/** What a checkpoint holds: the trainable parameters and AdamW's moments of each. */
+/** What a checkpoint holds: the trainable parameters, AdamW's moments of each, and what adapters keep between steps. */
 function* tensorsOf(trainer: Trainer): Generator<[name: string, tensor: Tensor]> {
   const { parameters, optimizer } = trainer.inner;
   for (const { name, tensor } of parameters.segments) yield [`parameter.${name}`, tensor];
   yield ["optimizer.first", optimizer.first];
   yield ["optimizer.second", optimizer.second];
+  for (const adapter of trainer.model.adapters) {
+    for (const [name, tensor] of adapter.state?.() ?? []) yield [`state.${name}`, tensor];
+  }
 }
 
 /**

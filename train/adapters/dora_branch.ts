@@ -80,6 +80,13 @@ export class DoraBranch extends LoraBranch {
     });
   }
 
+  /** Not for DoRA, whose factor would have to be followed through the rounding: throws a TypeError. */
+  override inside(_weight: Tensor): Tensor {
+    throw new TypeError(
+      "Cannot round weights with the adapter in them: it is DoRA; add LoRA with useDora: false",
+    );
+  }
+
   /** Frees the norms. */
   override dispose(): void {
     this.#squares.dispose();

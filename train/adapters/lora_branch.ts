@@ -83,6 +83,14 @@ export class LoraBranch implements Branch {
     return matmul(this.b, this.a, { alpha: this.scaling, add: weight });
   }
 
+  /** `mergeInto`, with gradients. Throws a TypeError if there is dropout, which works on inputs. */
+  inside(weight: Tensor): Tensor {
+    if (!this.dropout) return this.mergeInto(weight);
+    throw new TypeError(
+      "Cannot round weights with the adapter in them: it has dropout, which works on inputs; add LoRA with dropout 0",
+    );
+  }
+
   /** Frees what the branch holds besides its trained tensors. */
   dispose(): void {}
 

@@ -10,6 +10,7 @@ import { writeFolder, writeWhole } from "../files/output.ts";
 import { quantizationConfig } from "../files/quantization_config.ts";
 import { type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import { type Json, saveTokenizer } from "../files/tokenizer.ts";
+import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
 import { Linear, LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { joinPath } from "../nn/module.ts";
 import type { LanguageModel } from "./language_model.ts";
@@ -65,6 +66,11 @@ function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void
     throw new TypeError(
       `Cannot save the model: "${path}" has an adapter, and a model folder has no place for it; call mergeAdapter ` +
         "first, or save the adapter alone with saveAdapter",
+    );
+  }
+  if (layer instanceof FakeQuantLinear) {
+    throw new TypeError(
+      `Cannot save the model: "${path}" is in quantization-aware training; call convertQat, or remove() what prepareQat returned`,
     );
   }
   if (dequantize || !(layer instanceof QuantizedLinear)) return;

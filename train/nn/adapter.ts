@@ -3,6 +3,8 @@
  *
  * @module
  */
+import type { Tensor } from "../../core/tensor.ts";
+import type { Named } from "./module.ts";
 
 /** Something trainable that was added to a model. */
 export interface Adapter {
@@ -10,4 +12,6 @@ export interface Adapter {
   training: boolean;
   /** Called before each training step: new masks for dropout, which follow from the seed and the step. */
   beginStep(seed: number, step: number): void;
+  /** f32 tensors that change from step to step without being trained, by name: checkpoints of a run hold them too. */
+  state?(): Iterable<Named<Tensor>>;
 }

@@ -26,6 +26,11 @@ export interface Branch {
     product: (x: Tensor) => Tensor,
     begun?: Tensor | null,
   ): Tensor;
+  /**
+   * The weight f32 [outFeatures, inFeatures] with the branch in it, with gradients: for layers that round the sum. Throws a TypeError
+   * if the branch is more than something added to the weight.
+   */
+  inside?(weight: Tensor): Tensor;
   /** The branch's tensors, by the name that PEFT gives them behind the layer's path: `lora_A.weight`. */
   tensors(): Iterable<Named<Tensor>>;
 }
@@ -158,7 +163,7 @@ export class QuantizedLinear extends LinearLayer {
   }
 
   /** The weight itself. */
-  protected override get factor(): Weight {
+  protected override get factor(): Weight | null {
     return this.weight;
   }
 

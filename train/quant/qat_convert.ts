@@ -1,0 +1,181 @@
+/**
+ * The end of quantization-aware training: rounded weights become whole numbers.
+ *
+ * @module
+ */
+import { noGrad } from "../../core/autograd.ts";
+import { empty, type Tensor } from "../../core/tensor.ts";
+import { levelsOf } from "../../kernels/quant/affine.ts";
+import { integerFromCodes, type IntegerParts } from "../../kernels/quant/integer_codes.ts";
+import type { IntegerTensor } from "../../kernels/quant/integer.ts";
+import { roundHalfEven } from "../../kernels/quant/rounding.ts";
+import { lorasOn } from "../adapters/lora.ts";
+import { LoraBranch } from "../adapters/lora_branch.ts";
+import type { LanguageModel } from "../models/language_model.ts";
+import { type FakeQuantLinear, InputQuantizedLinear } from "../nn/fake_quant_linear.ts";
+import {
+  FixedQuantizer,
+  type InputQuantizer,
+  ObservedQuantizer,
+  TokenQuantizer,
+} from "../nn/fake_quantizer.ts";
+import { Linear, QuantizedLinear } from "../nn/linear.ts";
+import { Qat } from "./qat.ts";
+import { denseWeight } from "./weight_only.ts";
+
+/** Codes and scales of a rounded weight. It lies on its grid already, so its codes are found without doubt. */
+function partsOf(
+  path: string,
+  layer: FakeQuantLinear,
+  weight: Float32Array,
+  steps: Float32Array,
+  zeros: Float32Array,
+): IntegerParts {
+  const { weights: { scheme, share }, shape: [rows, columns] } = layer;
+  const { least, most } = levelsOf(scheme);
+  const type = scheme.bits > 4 ? "int8" : "int4";
+  const shift = least === 0 ? 0 : type === "int8" ? 128 : 8;
+  const groupSize = share.kind === "tensor" ? columns : share.size;
+  const perRow = Math.ceil(columns / groupSize);
+  const codes = new Uint8Array(rows * columns);
+  const scales = new Float32Array(2 * rows * perRow);
+  for (let group = 0; group < rows * perRow; group++) {
+    const at = share.kind === "tensor" ? 0 : group;
+    const [scale, zero] = [steps[at], Math.max(least, Math.min(most, roundHalfEven(zeros[at])))];
+    scales.set([scale, zero + shift], 2 * group);
+    const row = Math.floor(group / perRow);
+    const from = row * columns + (group - row * perRow) * groupSize;
+    const to = Math.min(from + groupSize, (row + 1) * columns);
+    for (let i = from; i < to; i++) {
+      if (!Number.isFinite(weight[i])) {
+        throw new RangeError(
+          `Cannot convert "${path}": weight ${i} is ${
+            weight[i]
+          }, wanted finite ones; lower the learning rate`,
+        );
+      }
+      const level = scale === 0 ? zero : Math.round(weight[i] / scale) + zero;
+      codes[i] = Math.max(least, Math.min(most, level)) + shift;
+    }
+  }
+  return { type, groupSize, codes, scales };
+}
+
+/** A layer's weight in whole numbers, with the adapter's update in it. */
+async function integersOf(path: string, layer: FakeQuantLinear): Promise<IntegerTensor> {
+  const { device } = layer.plain.weight;
+  const made = device.scope(() =>
+    noGrad(() => {
+      const { weight, grid } = layer.rounded();
+      return [weight, grid.scales, grid.zeros].map((t) => device.keep(t));
+    })
+  );
+  const [weight, steps, zeros] = await Promise.all(made.map((t) => t.read()));
+  for (const t of made) if (!layer.weights.holds(t)) t.dispose();
+  const parts = [weight, steps, zeros] as Float32Array[];
+  return integerFromCodes(
+    device,
+    layer.shape,
+    partsOf(path, layer, parts[0], parts[1], parts[2]),
+  );
+}
+
+/** What rounds inputs from now on. */
+async function inputsOf(path: string, inputs: InputQuantizer): Promise<InputQuantizer> {
+  if (!(inputs instanceof ObservedQuantizer)) return new TokenQuantizer(inputs.scheme);
+  const { device } = inputs.ranges.running;
+  const [low, high] = await inputs.ranges.running.read();
+  if (!(Number.isFinite(low) && Number.isFinite(high))) {
+    throw new RangeError(
+      `Cannot convert "${path}": its inputs were seen from ${low} to ${high}, wanted finite numbers`,
+    );
+  }
+  if (low > high) {
+    throw new TypeError(
+      `Cannot convert "${path}": no input of it was observed yet; train for a step at least, or take range: "token"`,
+    );
+  }
+  const grid = device.scope(() =>
+    noGrad(() => {
+      const { scales, zeros } = inputs.grid();
+      return { scales: device.keep(scales), zeros: device.keep(zeros) };
+    })
+  );
+  return new FixedQuantizer(inputs.scheme, grid);
+}
+
+/** Adapters' updates of layers that were not prepared are merged in 32 bits. */
+function mergeOthers(model: LanguageModel, prepared: ReadonlyMap<string, unknown>): void {
+  for (const [path, layer] of [...model.linearLayers()]) {
+    const { branch } = layer;
+    if (prepared.has(path) || !(branch instanceof LoraBranch)) continue;
+    const { weight, own } = denseWeight(layer);
+    const merged = model.device.keep(noGrad(() => branch.mergeInto(weight)));
+    if (own) weight.dispose();
+    model.replaceLinear(path, new Linear(merged, layer.bias));
+    layer.dispose();
+  }
+}
+
+/** Gives tensors that lie in memory that is about to be freed memory of their own: training had put all side by side. */
+function moveOut(model: LanguageModel, freed: ReadonlySet<Tensor>): void {
+  const { device } = model;
+  const storages = new Set([...freed].map(({ storage }) => storage));
+  for (const [, module] of model.modules()) {
+    for (const [, own] of module.tensors()) {
+      if (freed.has(own) || !storages.has(own.storage)) continue;
+      const moved = device.keep(empty(device, own.shape));
+      device.copy(own, moved);
+      own.storage = moved.storage;
+      own.offset = 0;
+    }
+  }
+}
+
+/**
+ * Ends quantization-aware training: whole numbers take the place of the weights that were trained, with the updates of LoRA in them,
+ * which is gone then; layers whose inputs were rounded go on rounding them. The model gives the logits that it gave before, to
+ * rounding. Trainers on it must be disposed.
+ *
+ * `saveModel` with `dequantize: true` writes the rounded weights as a plain model. Where steps were not learnt, quantizing that
+ * again, with `quantizeInteger`'s int4 or int8 in the same groups, gives the same whole numbers.
+ *
+ * @param model a model that `prepareQat` has prepared
+ * @throws {TypeError} if it was not, or a layer was replaced since, or no activation was observed
+ * @throws {RangeError} if a weight is no longer a number
+ */
+export async function convertQat(model: LanguageModel): Promise<void> {
+  const all = [...model.adapters].filter((adapter) => adapter instanceof Qat);
+  if (all.length === 0) {
+    throw new TypeError("Cannot convert the model: it was not prepared; call prepareQat and train");
+  }
+  for (const qat of all) qat.check();
+  const converted = new Map<string, QuantizedLinear>();
+  const layers = new Map(all.flatMap((qat) => [...qat.layers]));
+  try {
+    for (const [path, layer] of layers) {
+      const inputs = layer.inputs && await inputsOf(path, layer.inputs);
+      const weight = await integersOf(path, layer);
+      converted.set(
+        path,
+        inputs
+          ? new InputQuantizedLinear(weight, layer.bias, inputs)
+          : new QuantizedLinear(weight, layer.bias),
+      );
+    }
+  } catch (error) {
+    for (const layer of converted.values()) layer.dispose();
+    throw error;
+  }
+  const freed = new Set<Tensor>();
+  for (const layer of layers.values()) {
+    for (const [, own] of layer.tensors()) if (own !== layer.bias) freed.add(own);
+  }
+  for (const lora of lorasOn(model)) for (const [, own] of lora.parameters()) freed.add(own);
+  moveOut(model, freed);
+  for (const [path, layer] of converted) model.replaceLinear(path, layer);
+  mergeOthers(model, layers);
+  for (const lora of lorasOn(model)) lora.mergeForGood();
+  for (const layer of layers.values()) layer.dispose();
+  for (const qat of all) qat.end();
+}
