@@ -22,6 +22,7 @@ Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes 
   assert(nf4.perplexity > f32.perplexity && nf4.perplexity < 1.1 * f32.perplexity);
   assertEquals([f32.lossChange, f32.divergence, f32.agreement, f32.sqnr], [0, 0, 1, null]);
   assert(f32.bytes > 2 * int8.bytes && int8.bytes > nf4.bytes);
+  for (const own of results) assert(own.memory > own.bytes, own.scheme);
   for (const own of results.slice(1)) {
     assert(own.sqnr > 15 && own.divergence > 0 && own.largestError > own.meanError, own.scheme);
     assert(own.leastCosine > 0.98 && own.lossChangeInterval > 0, own.scheme);

@@ -53,6 +53,8 @@ export interface SchemeResult extends LayerErrors {
   readonly lossChangeInterval: number;
   /** Bytes of the whole model, scales and zero points included. */
   readonly bytes: number;
+  /** Bytes that the device holds while the text is evaluated: the model, and what it computes on the way. */
+  readonly memory: number;
   /** Bits for each weight of the linear layers, scales and zero points included. */
   readonly bitsPerWeight: number;
   /** The share of places at which the likeliest token is still that of 32 bits. */
@@ -73,6 +75,8 @@ interface Reading {
   readonly predicted: Int32Array;
   readonly logits: Float32Array;
   readonly seconds: number;
+  /** Bytes beside the model. */
+  readonly computed: number;
 }
 
 /** A model's logits at some places spread over the windows, [places, vocabulary]. */
@@ -111,6 +115,9 @@ async function someLogits(
 
 async function read(model: LanguageModel, ids: Int32Array, window: number): Promise<Reading> {
   const windows = windowsOf(ids, window);
+  const { device } = model;
+  const held = device.memory.live;
+  device.pool.resetPeak();
   const start = performance.now();
   const length = Math.min(window, ids.length);
   const { losses, predicted, starts } = await score(model, windows, {
@@ -124,7 +131,8 @@ async function read(model: LanguageModel, ids: Int32Array, window: number): Prom
     labels: labels.reduce((sum, label) => sum + (label === IGNORED ? 0 : 1), 0),
   }));
   const logits = await someLogits(model, windows);
-  return { windows: sums, predicted: predicted!, logits, seconds };
+  const computed = device.memory.peak - held;
+  return { windows: sums, predicted: predicted!, logits, seconds, computed };
 }
 
 /** The mean of `Σ p · log(p / q)` over rows of logits. */
@@ -259,6 +267,7 @@ export async function compareSchemes(
         lossChange: mean,
         lossChangeInterval: interval,
         ...sizeOf(model),
+        memory: model.weightBytes + after.computed,
         ...await layerErrors(model, plain),
         agreement: same / labels,
         divergence: divergenceOf(before.logits, after.logits, model.config.vocabSize),
