@@ -21,6 +21,7 @@ import {
   totalRange,
 } from "../../kernels/quant/group_grid.ts";
 import { logStep } from "../../kernels/quant/log_step.ts";
+import type { ActivationScheme } from "../../kernels/quant/quantize_rows.ts";
 import type { Named } from "./module.ts";
 
 /**
@@ -94,6 +95,11 @@ export class WeightQuantizer {
     this.#learnt = base && grid && { base, grid };
   }
 
+  /** Whether steps are learnt. */
+  get learns(): boolean {
+    return this.#learnt !== null;
+  }
+
   /** Scales and zeros for a weight f32 [rows, columns]: [1], or [rows, groups]. */
   grid(weight: Tensor): GroupGrid {
     if (this.#learnt) return this.#learnt.grid.of(this.#learnt.base);
@@ -140,6 +146,10 @@ export function rangesOf(weight: Tensor, scheme: AffineScheme, share: Share): Gr
 export interface InputQuantizer {
   /** The whole numbers. */
   readonly scheme: AffineScheme;
+  /** Where its steps come from, in words. */
+  readonly range: string;
+  /** The same rounding as one to signed bytes, if that is what it is: products are then in whole numbers. */
+  readonly bytes: ActivationScheme | null;
   /** The input rounded and decoded, with gradients: f32 of any shape. */
   apply(x: Tensor): Tensor;
   /** What is trained. */
@@ -166,10 +176,17 @@ function rounded(
 export class TokenQuantizer implements InputQuantizer {
   /** The whole numbers. */
   readonly scheme: AffineScheme;
+  /** Each token's own. */
+  readonly range = "token";
+  /** With 8 bits that are symmetric. */
+  readonly bytes: ActivationScheme | null;
 
   /** Nothing is kept. */
   constructor(scheme: AffineScheme) {
     this.scheme = scheme;
+    const { bits, kind, levels = "restricted" } = scheme;
+    const isBytes = bits === 8 && kind === "symmetric" && levels === "restricted";
+    this.bytes = isBytes ? { kind: "dynamic" } : null;
   }
 
   /** Ranges of rows, then rounding. */
@@ -197,13 +214,24 @@ export class TokenQuantizer implements InputQuantizer {
 export class FixedQuantizer implements InputQuantizer {
   /** The whole numbers. */
   readonly scheme: AffineScheme;
+  /** Given. */
+  readonly range = "fixed";
   /** f32 [1] each. */
   readonly grid: GroupGrid;
+  /** With 8 bits, but where all inputs were 0. */
+  readonly bytes: ActivationScheme | null;
 
-  /** Takes the grid as it is; f32 [1] each. */
-  constructor(scheme: AffineScheme, grid: GroupGrid) {
+  /** With these steps and this whole zero point. */
+  constructor(device: Device, scheme: AffineScheme, scale: number, zero: number) {
     this.scheme = scheme;
-    this.grid = grid;
+    const keep = (value: number) => device.keep(tensor(device, Float32Array.of(value)));
+    this.grid = { scales: keep(scale), zeros: keep(zero) };
+    const { least, most } = levelsOf(scheme);
+    const shift = most - 127;
+    const isBytes = scheme.bits === 8 && scale >= 2 ** -126;
+    this.bytes = isBytes
+      ? { kind: "static", scale, zero: zero - shift, least: least - shift }
+      : null;
   }
 
   /** Rounding. */
@@ -243,6 +271,10 @@ export interface ObservedRun {
 export class ObservedQuantizer implements InputQuantizer {
   /** The whole numbers. */
   readonly scheme: AffineScheme;
+  /** Observed, for how long, and whether it is learnt then. */
+  readonly range: string;
+  /** In training products are of floats. */
+  readonly bytes = null;
   /** The ranges. */
   readonly ranges: RangeState;
   readonly #run: ObservedRun;
@@ -254,6 +286,8 @@ export class ObservedQuantizer implements InputQuantizer {
     this.scheme = scheme;
     this.#run = run;
     this.#options = options;
+    const { steps, momentum } = options;
+    this.range = `observed for ${steps} steps by ${momentum}${learn ? ", learnt" : ""}`;
     const { device } = run.step;
     const empty = () => device.keep(tensor(device, Float32Array.of(1, -1)));
     this.ranges = { running: empty(), found: empty(), last: device.keep(zeros(device, [1])) };

@@ -98,10 +98,14 @@ async function inputsOf(path: string, inputs: InputQuantizer): Promise<InputQuan
   const grid = device.scope(() =>
     noGrad(() => {
       const { scales, zeros } = inputs.grid();
-      return { scales: device.keep(scales), zeros: device.keep(zeros) };
+      return [device.keep(scales), device.keep(zeros)];
     })
   );
-  return new FixedQuantizer(inputs.scheme, grid);
+  const [scale, zero] = await Promise.all(grid.map((t) => t.item()));
+  for (const t of grid) t.dispose();
+  const { least, most } = levelsOf(inputs.scheme);
+  const whole = Math.max(least, Math.min(most, roundHalfEven(zero)));
+  return new FixedQuantizer(device, inputs.scheme, scale, whole);
 }
 
 /** Adapters' updates of layers that were not prepared are merged in 32 bits. */
