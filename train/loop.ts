@@ -248,9 +248,11 @@ export class Trainer implements Disposable {
     const { schedule = "cosine", warmup = 0, betas = [0.9, 0.999], epsilon = 1e-8 } = this.#options;
     const { weightDecay = 0, maxGradNorm = 1 } = this.#options;
     const { length, sequences, dataTokens } = this.#batches;
+    const adapters = [...this.model.adapters].flatMap(({ identity }) => identity ?? []);
     return JSON.stringify({
       ...{ steps: this.steps, length, batchSize, accumulation, seed, sequences, dataTokens },
       ...{ learningRate, schedule, warmup, betas, epsilon, weightDecay, maxGradNorm },
+      ...adapters.length > 0 && { adapters },
     });
   }
 

@@ -12,6 +12,8 @@ export interface Adapter {
   training: boolean;
   /** Called before each training step: new masks for dropout, which follow from the seed and the step. */
   beginStep(seed: number, step: number): void;
+  /** What must be equal between a run and the checkpoint that it goes on from, beside the options of the trainer. */
+  readonly identity?: string;
   /** f32 tensors that change from step to step without being trained, by name: checkpoints of a run hold them too. */
   state?(): Iterable<Named<Tensor>>;
 }

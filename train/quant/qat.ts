@@ -68,6 +68,17 @@ export class Qat implements Adapter {
     }
   }
 
+  /** How many layers round how. */
+  get identity(): string {
+    const kinds = new Map<string, number>();
+    for (const { weights: { scheme, share, learns }, inputs } of this.layers.values()) {
+      const own = inputs && [inputs.scheme, inputs.range];
+      const kind = JSON.stringify({ scheme, share, learns, inputs: own });
+      kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+    }
+    return `rounding ${[...kinds].map(([kind, count]) => `${count} layers ${kind}`).join(", ")}`;
+  }
+
   /** @ignore Throws a TypeError if another layer than its own is at a path. */
   check(): void {
     const now = new Map(this.model.linearLayers());

@@ -252,6 +252,10 @@ Deno.test("a checkpoint holds what observers have seen", async () => {
     return await logitsOf(model);
   };
   assertEquals(await run(true), await run(false));
+  const other = makeModel();
+  await prepareQat(other, { activations: { range: "learnt", observeSteps: 3 } });
+  using trainer = new Trainer(other, SEQUENCES, options);
+  await assertRejects(() => loadCheckpoint(trainer, path), TypeError, "observed for 2 steps");
   await Deno.remove(path);
 });
 
