@@ -27,6 +27,7 @@ import {
   type TrainProfile,
   writeTrainTrace,
 } from "./train_profile.ts";
+import { prepareFor, QAT_OPTIONS, qatFault, saveRounded } from "./train_qat.ts";
 import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
 
 const DATA = "Data";
@@ -61,8 +62,9 @@ const OPTIONS = z.strictObject({
   adapter: z.string().min(1).optional()
     .meta({ description: "go on with this PEFT adapter", placeholder: "FOLDER" }),
   dtype: z.enum(["f32", "f16"]).default("f32")
-    .meta({ description: "of the weights that --full saves" }),
+    .meta({ description: "of the weights that --full or --qat saves" }),
   ...LORA_OPTIONS,
+  ...QAT_OPTIONS,
   ...TRAINING_OPTIONS,
   checkpointing: z.boolean().default(false).meta({
     description: "compute blocks again in the backward pass: less memory, more time",
@@ -94,6 +96,9 @@ const OPTIONS = z.strictObject({
   error: "--keep-blocks says how much of --checkpointing is left out: add that",
 }).refine((options) => !options.full || (!options.quantize && !options.adapter), {
   error: "--full trains all weights: leave --quantize and --adapter out",
+}).check(({ value, issues }) => {
+  const fault = qatFault(value);
+  if (fault) issues.push({ code: "custom", message: fault, input: value });
 });
 
 type TrainChoice = z.output<typeof OPTIONS>;
@@ -205,17 +210,15 @@ async function isThere(path: string): Promise<boolean> {
 
 async function trainAndSave(options: TrainChoice): Promise<void> {
   const { full, out, json, checkpoint, dtype, beta1, beta2, keepBlocks: keep } = options;
-  await checkOut(
-    out,
-    full ? "model" : "adapter",
-    full && !options.init ? options.model : undefined,
-  );
+  const kind = full || options.qat ? "model" : "adapter";
+  await checkOut(out, kind, kind === "model" && !options.init ? options.model : undefined);
   await checkOutFile(checkpoint, "--checkpoint");
   await checkOutFile(options.log, "--log");
   const say = json ? () => {} : printLine;
   using device = await openDevice();
   say(`${device.adapter.name} (${device.adapter.type})`);
   const { model, lora, base } = await prepareModel(device, options);
+  if (options.qat) await prepareFor(model, options);
   const { total, trainable } = model.count();
   say(
     `${options.model}: ${total.toLocaleString("en-US")} parameters, ${bytes(model.weightBytes)}; ` +
@@ -247,7 +250,9 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   const start = performance.now();
   const { told, profiled } = await runSteps(trainer, log, options, prepared);
   const seconds = (performance.now() - start) / 1000;
-  if (full) await saveModel(model, out, { dtype });
+  let rounded: string | null = null;
+  if (options.qat) rounded = await saveRounded(model, out, dtype, options);
+  else if (full) await saveModel(model, out, { dtype });
   else await saveAdapter(lora!, out, { baseModel: base });
   await log.write();
   const losses = told.map(({ loss }) => loss);
@@ -272,8 +277,9 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   if (losses.length > 1) printLine(curve(losses, { height: 8 }));
   printLine(
     `${duration(seconds)}, at most ${bytes(device.memory.peak)} of GPU memory. ` +
-      `The ${full ? "model" : "adapter"} is in ${out}`,
+      `The ${kind} is in ${out}`,
   );
+  if (rounded) printLine(rounded);
 }
 
 const train: Command = defineCommand({
@@ -295,6 +301,10 @@ const train: Command = defineCommand({
     [
       "nibble train --model ./SmolLM2-135M-Q4_K_M.gguf --data set.jsonl --out ./my-adapter",
       "on a GGUF file, whose weights stay in its own blocks",
+    ],
+    [
+      "nibble train --full --model ./SmolLM2-135M --text text.txt --qat int4 --out ./rounded",
+      "quantization-aware training: the weights saved lose nothing with --quantize int4",
     ],
     [
       "nibble train --full --init --model ./config --text text.txt --length 256 --epochs 20 --out ./model",

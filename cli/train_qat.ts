@@ -1,0 +1,117 @@
+/**
+ * Quantization-aware training from the command line: options of `nibble train`, and what is saved.
+ *
+ * @module
+ */
+import { z } from "zod";
+import type { LanguageModel } from "../train/models/language_model.ts";
+import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
+import { convertQat } from "../train/quant/qat_convert.ts";
+import type { QatOptions } from "../train/quant/qat_options.ts";
+import { prepareQat } from "../train/quant/qat.ts";
+
+const GROUP = "Quantization-aware training";
+
+/** How weights and activations are rounded. */
+export const QAT_OPTIONS = {
+  qat: z.enum(["int8", "int4", "int3", "int2"]).optional().meta({
+    description:
+      "train with the linear layers' weights rounded to this type; the rounded model is saved, adapter included",
+    group: GROUP,
+  }),
+  qatGroup: z.int().min(1).optional().meta({
+    description: "weights along a row that share a step; 64, for int8 a row",
+    group: GROUP,
+  }),
+  qatStep: z.enum(["range", "learnt"]).optional().meta({
+    description: "steps follow from the weights' range, or are learnt (LSQ); range",
+    group: GROUP,
+  }),
+  qatActivations: z.enum(["int8", "int4"]).optional()
+    .meta({ description: "round the layers' inputs too", group: GROUP }),
+  qatRange: z.enum(["observed", "learnt", "token"]).optional().meta({
+    description:
+      "of inputs: observed in the first steps, learnt from there, or each token's own; observed",
+    group: GROUP,
+  }),
+  qatObserve: z.int().min(1).optional().meta({
+    description: "steps in which ranges of inputs are observed; 20",
+    group: GROUP,
+  }),
+};
+
+/** What `QAT_OPTIONS` give. */
+export interface QatChoice {
+  readonly qat?: "int8" | "int4" | "int3" | "int2";
+  readonly qatGroup?: number;
+  readonly qatStep?: "range" | "learnt";
+  readonly qatActivations?: "int8" | "int4";
+  readonly qatRange?: "observed" | "learnt" | "token";
+  readonly qatObserve?: number;
+}
+
+/** What is wrong with a choice and the options beside it, or null. */
+export function qatFault(
+  choice: QatChoice & {
+    readonly quantize?: string;
+    readonly dora: boolean;
+    readonly dropout: number;
+    readonly full: boolean;
+  },
+): string | null {
+  const { qat, qatGroup, qatStep, qatActivations, qatRange, qatObserve } = choice;
+  const own = { group: qatGroup, step: qatStep, activations: qatActivations };
+  if (!qat) {
+    const first = Object.entries({ ...own, range: qatRange, observe: qatObserve })
+      .find(([, value]) => value !== undefined);
+    return first ? `--qat-${first[0]} says how --qat rounds: add that` : null;
+  }
+  if (!qatActivations && (qatRange ?? qatObserve) !== undefined) {
+    return `--qat-${qatRange ? "range" : "observe"} is of rounded inputs: add --qat-activations`;
+  }
+  if (qatRange === "token" && qatObserve !== undefined) {
+    return "--qat-observe is of ranges that are observed, and --qat-range token observes none: leave one of them out";
+  }
+  if (choice.quantize) {
+    return "--qat rounds weights that are trained, and --quantize freezes them: leave one of them out";
+  }
+  if (!choice.full && choice.dora) {
+    return "--qat rounds weights with the adapter in them, which DoRA's cannot be: leave --dora out";
+  }
+  if (!choice.full && choice.dropout > 0) {
+    return "--qat rounds weights with the adapter in them, but --dropout works on inputs: leave it out";
+  }
+  return null;
+}
+
+/** Prepares the model as the options say. */
+export async function prepareFor(model: LanguageModel, choice: QatChoice): Promise<void> {
+  const { qat, qatGroup, qatStep, qatActivations, qatRange, qatObserve } = choice;
+  const options: QatOptions = {
+    weights: { bits: Number(qat!.slice(3)), groupSize: qatGroup, step: qatStep },
+    activations: qatActivations && {
+      bits: Number(qatActivations.slice(3)),
+      range: qatRange,
+      observeSteps: qatObserve,
+    },
+  };
+  await prepareQat(model, options);
+}
+
+/** Converts the model, saves it with rounded weights as a plain one, and says what is in the folder. */
+export async function saveRounded(
+  model: LanguageModel,
+  out: string,
+  dtype: SaveModelOptions["dtype"],
+  { qat, qatGroup, qatStep, qatActivations }: QatChoice,
+): Promise<string> {
+  await convertQat(model);
+  await saveModel(model, out, { dequantize: true, dtype });
+  const block = qatGroup === undefined ? "" : ` --block-size ${qatGroup}`;
+  const again = qatStep === "learnt" || qat === "int3" || qat === "int2"
+    ? `Its weights lie on ${qat}'s steps`
+    : `--quantize ${qat}${block} gives back its whole numbers`;
+  return qatActivations
+    ? `${again}; that inputs were rounded to ${qatActivations} is not in the folder`
+    : again;
+}

@@ -1,0 +1,103 @@
+/** `nibble train --qat`. */
+import { IntegerTensor } from "../../kernels/quant/integer.ts";
+import type { LanguageModel } from "../../train/models/language_model.ts";
+import { loadModel } from "../../train/models/load.ts";
+import { QuantizedLinear } from "../../train/nn/linear.ts";
+import { assert, assertEquals, assertMatch } from "../assert.ts";
+import { device } from "../device.ts";
+import { nibble } from "./spawn.ts";
+import { assertFails, tinyFiles } from "./tiny_files.ts";
+
+const folder = await tinyFiles();
+const BASE = ["--model", `${folder}/model`, "--data", `${folder}/set.jsonl`];
+const SHORT = [
+  ...BASE,
+  "--steps",
+  "8",
+  "--length",
+  "16",
+  "--batch-size",
+  "2",
+  "--learning-rate",
+  "0.01",
+];
+
+/** What all of a model's quantized weights decode to, by path. */
+async function decoded(model: LanguageModel): Promise<Record<string, Float32Array>> {
+  const found: Record<string, Float32Array> = {};
+  for (const [path, layer] of model.linearLayers()) {
+    found[path] = await layer.dense().read() as Float32Array;
+  }
+  return found;
+}
+
+/** The largest difference between a plain model's weights and themselves after quantizing, as a share of the largest weight. */
+async function lost(name: string, quantize: "int4" | "int8", blockSize?: number): Promise<number> {
+  const plain = await decoded(await loadModel(device, `${folder}/${name}`));
+  const again = await loadModel(device, `${folder}/${name}`, { quantize, blockSize });
+  for (const [, layer] of again.linearLayers()) {
+    assert(layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor);
+  }
+  let most = 0;
+  for (const [path, numbers] of Object.entries(await decoded(again))) {
+    const size = plain[path].reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+    for (const [i, x] of numbers.entries()) {
+      most = Math.max(most, Math.abs(x - plain[path][i]) / size);
+    }
+  }
+  return most;
+}
+
+Deno.test("nibble train --qat saves weights that lose nothing when they are quantized", async () => {
+  for (const [scheme, ...args] of [["int4", "--full"], ["int8", "--full"], ["int4"]] as const) {
+    const out = `${folder}/${scheme}${args.length}`;
+    const all = [...SHORT, "--qat", scheme, ...args, "--out", out];
+    const { code, stdout, stderr } = await nibble("train", ...all);
+    assertEquals([code, stderr], [0, ""]);
+    assertMatch(stdout, /The model is in .*\n--quantize int\d gives back its whole numbers\n$/);
+    assert(await lost(out.slice(folder.length + 1), scheme) < 1e-6);
+    // Not so with weights that were trained without it.
+    if (scheme === "int4") assert(await lost("model", scheme) > 0.01);
+  }
+  const blocks = ["--qat", "int4", "--qat-group", "32", "--dtype", "f16", "--full"];
+  const { stdout } = await nibble("train", ...SHORT, ...blocks, "--out", `${folder}/halves`);
+  assertMatch(stdout, /\n--quantize int4 --block-size 32 gives back its whole numbers\n$/);
+  assert(await lost("halves", "int4", 32) < 1e-3);
+});
+
+Deno.test("nibble train --qat rounds activations, learns steps, and goes on from a checkpoint", async () => {
+  const rounding = [
+    ...["--qat", "int3", "--qat-step", "learnt", "--qat-activations", "int8"],
+    ...["--qat-range", "learnt", "--qat-observe", "2", "--full"],
+  ];
+  const run = (name: string, ...args: string[]) =>
+    nibble("train", ...SHORT, ...rounding, "--out", `${folder}/${name}`, ...args);
+  const whole = await run("whole");
+  assertEquals([whole.code, whole.stderr], [0, ""]);
+  assertMatch(whole.stdout, /Its weights lie on int3's steps; that inputs were rounded to int8 is/);
+  const checkpoint = ["--checkpoint", `${folder}/run.safetensors`, "--checkpoint-every", "3"];
+  await run("kept", ...checkpoint);
+  // The run is over: its checkpoint, with all that observers saw, gives the model once more.
+  await run("again", ...checkpoint);
+  const bytes = (name: string) => Deno.readFileSync(`${folder}/${name}/model.safetensors`);
+  assertEquals(bytes("kept"), bytes("whole"));
+  assertEquals(bytes("again"), bytes("whole"));
+});
+
+Deno.test("nibble train --qat says which options do not go together", async () => {
+  const qat = ["--qat", "int4"];
+  const cases: [number, RegExp, ...string[]][] = [
+    [2, /--qat: found "int5", wanted one of int8, int4, int3, int2/, "--qat", "int5"],
+    [2, /--qat-group: found "0", wanted a whole number ≥ 1/, ...qat, "--qat-group", "0"],
+    [2, /--qat-group says how --qat rounds: add that/, "--qat-group", "32"],
+    [2, /--qat-observe is of rounded inputs/, ...qat, "--qat-observe", "3"],
+    [2, /--quantize freezes them/, ...qat, "--quantize", "nf4"],
+    [2, /leave --dora out/, ...qat, "--dora"],
+    [2, /--dropout works on inputs/, ...qat, "--dropout", "0.1"],
+    [1, /it is the folder that the model is read from/, ...qat, "--out", `${folder}/model`],
+  ];
+  for (const [code, message, ...args] of cases) {
+    const all = ["train", ...BASE, "--out", `${folder}/none`, "--json", ...args];
+    await assertFails(folder, all, { code, message });
+  }
+});
