@@ -8,7 +8,7 @@ import { floatBits, uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType, checkIsShape, rowsAndColumns, showShape } from "../../core/shape.ts";
-import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
+import { empty, type Tensor } from "../../core/tensor.ts";
 import { sum } from "../reduce/sum.ts";
 import code from "./batch_norm.wgsl" with { type: "text" };
 import backwardCode from "./batch_norm_backward.wgsl" with { type: "text" };
@@ -131,8 +131,8 @@ export function batchNorm(
     const sums = training || needs[1] || needs[2] ? gradientSums(operands, g) : null;
     return [
       needs[0] ? gradientOfX(operands, g, training ? sums : null) : null,
-      needs[1] ? viewOf(sums!, [channels], "f32", 4 * channels) : null,
-      needs[2] ? viewOf(sums!, [channels]) : null,
+      needs[1] ? sums!.gain : null,
+      needs[2] ? sums!.bias : null,
     ];
   });
 }
@@ -145,30 +145,35 @@ interface Operands extends ChannelStatistics {
   readonly epsilon: number;
 }
 
-/** f32 [2, channels]: the gradients of bias and gain. */
-function gradientSums({ x, mean, variance, epsilon }: Operands, g: Tensor): Tensor {
+/** The gradients of gain and bias, f32 [channels] each. */
+interface GradientSums {
+  readonly gain: Tensor;
+  readonly bias: Tensor;
+}
+
+function gradientSums({ x, mean, variance, epsilon }: Operands, g: Tensor): GradientSums {
   const { device } = x;
   const [rows, channels] = rowsAndColumns(x);
   const parts = partsOf(rows);
-  const sums = empty(device, [parts, 2, channels]);
+  const [bias, gain] = [empty(device, [parts, channels]), empty(device, [parts, channels])];
   device.dispatch(
     sumsKernel,
-    [x, g, mean, variance, sums, uniform(rows, channels, parts, epsilon)],
+    [x, g, mean, variance, bias, gain, uniform(rows, channels, parts, epsilon)],
     gridOf(Math.ceil(parts * channels / 64)),
   );
-  return sum(sums, { axis: 0 });
+  return { gain: sum(gain, { axis: 0 }), bias: sum(bias, { axis: 0 }) };
 }
 
 function gradientOfX(
   { x, mean, variance, gain, epsilon }: Operands,
   g: Tensor,
-  sums: Tensor | null,
+  sums: GradientSums | null,
 ): Tensor {
   const { device } = x;
   const [rows, channels] = rowsAndColumns(x);
   const dX = empty(device, x.shape);
-  // Without sums the kernel has a binding for them and leaves it alone.
-  const bindings = [x, g, mean, variance, gain, sums ?? gain, dX];
+  // Without sums the kernel has bindings for them and leaves them alone.
+  const bindings = [x, g, mean, variance, gain, sums?.bias ?? gain, sums?.gain ?? gain, dX];
   device.dispatch(
     backward,
     [...bindings, uniform(x.size, channels, floatBits(rows), epsilon)],

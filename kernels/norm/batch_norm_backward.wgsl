@@ -10,9 +10,10 @@ struct Params { size: u32, channels: u32, rows: f32, epsilon: f32 }
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> variance: array<f32>;
 @group(0) @binding(4) var<storage, read> gain: array<f32>;
-@group(0) @binding(5) var<storage, read> sums: array<f32>; // [2, channels]
-@group(0) @binding(6) var<storage, read_write> d_x: array<f32>;
-@group(0) @binding(7) var<uniform> params: Params;
+@group(0) @binding(5) var<storage, read> d_bias: array<f32>; // the sums
+@group(0) @binding(6) var<storage, read> d_gain: array<f32>;
+@group(0) @binding(7) var<storage, read_write> d_x: array<f32>;
+@group(0) @binding(8) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
@@ -26,7 +27,7 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   var g = d_out[i];
   if (BATCH == 1u) {
     let own = (x[i] - mean[channel]) * r;
-    g -= (sums[channel] + own * sums[params.channels + channel]) / params.rows;
+    g -= (d_bias[channel] + own * d_gain[channel]) / params.rows;
   }
   d_x[i] = r * gain[channel] * g;
 }

@@ -6,8 +6,9 @@ struct Params { rows: u32, channels: u32, parts: u32, epsilon: f32 }
 @group(0) @binding(1) var<storage, read> d_out: array<f32>;
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> variance: array<f32>;
-@group(0) @binding(4) var<storage, read_write> sums: array<f32>; // [parts, 2, channels]
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(4) var<storage, read_write> d_bias: array<f32>; // [parts, channels]
+@group(0) @binding(5) var<storage, read_write> d_gain: array<f32>; // [parts, channels]
+@group(0) @binding(6) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
@@ -28,7 +29,6 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
     plain += d_out[at];
     weighted += d_out[at] * (x[at] - mean[channel]);
   }
-  let base = 2u * part * params.channels + channel;
-  sums[base] = plain;
-  sums[base + params.channels] = weighted / sqrt(variance[channel] + params.epsilon);
+  d_bias[i] = plain;
+  d_gain[i] = weighted / sqrt(variance[channel] + params.epsilon);
 }
