@@ -217,6 +217,8 @@ export { chunk, pack, type PackedBatch, type PackOptions } from "./train/data/pa
 
 // train/nn and train/models: the parts of a model, and models
 export type { Adapter } from "./train/nn/adapter.ts";
+export { BatchNorm, type BatchNormParts } from "./train/nn/batch_norm.ts";
+export { Conv2d, type Moves } from "./train/nn/conv2d.ts";
 export {
   type Branch,
   Linear,
@@ -287,6 +289,18 @@ export {
   type SchemeName,
   type SchemeResult,
 } from "./train/eval/compare_schemes.ts";
+export {
+  BatchNormQat,
+  type ConvertedLayer,
+  type FoldableLayer,
+  foldBatchNorm,
+} from "./train/quant/batch_norm.ts";
+export { type FoldedGains, foldNormGains } from "./train/quant/norm_gains.ts";
+export {
+  type RoundedWeights,
+  roundWeights,
+  type WeightRounding,
+} from "./train/quant/round_weights.ts";
 export type { LayerErrors } from "./train/quant/layer_errors.ts";
 export type { CalibrationText } from "./train/quant/calibration.ts";
 export { gptqLayers, type GptqOptions } from "./train/quant/gptq_layers.ts";
