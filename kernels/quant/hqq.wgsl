@@ -1,5 +1,5 @@
 // Half-quadratic quantization of one group of weights for each invocation: for some shares of the range, the zero that fits best;
-// kept are the scale and the zero with the least squared error.
+// kept are the scale and the zero with the least mean error.
 const P: f32 = 0.7; // the norm of the error: small errors matter more than large ones
 const STEPS = 20u;
 const SHARES = 8u; // of the range: 1, 0.97, 0.94, …
@@ -57,22 +57,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) n: vec
     let part = 1.0 - SHARE_STEP * f32(share);
     let scale = range * part / params.most;
     var zero = -(low + 0.5 * (1.0 - part) * range) / scale;
+    // At the whole range the first zero is whole, so that where it is the best one, 0 stays exact.
+    zero = select(zero, round(zero), share == 0u);
     var before = 3.4e38;
     var beta = 10.0;
     for (var step = 0u; step < STEPS; step++) {
       var sum = 0.0;
       var error = 0.0;
-      var squares = 0.0;
       for (var j = 0u; j < count; j++) {
         let x = w[first + j];
         let q = level(x, scale, zero);
         let e = x - (q - zero) * scale;
         error += abs(e);
-        squares += e * e;
         sum += q - (x - shrink(e, beta)) / scale;
       }
-      if (squares < least) {
-        least = squares;
+      if (error < least) {
+        least = error;
         best = vec2<f32>(scale, zero);
       }
       if (error >= before) {

@@ -29,14 +29,14 @@ export function hqqRef(
   for (let share = 0; share < 8; share++) {
     const part = 1 - 0.03 * share;
     const scale = (high - low) * part / most;
-    let zero = -(low + 0.5 * (1 - part) * (high - low)) / scale;
+    const start = -(low + 0.5 * (1 - part) * (high - low)) / scale;
+    let zero = share === 0 ? roundHalfEven(start) : start;
     let [before, beta] = [Infinity, 10];
     for (let step = 0; step < 20; step++) {
       const codes = codesAt(scale, zero);
       const errors = weights.map((x, i) => x - (codes[i] - zero) * scale);
       const error = errors.reduce((sum, e) => sum + Math.abs(e), 0);
-      const squares = errors.reduce((sum, e) => sum + e * e, 0);
-      if (squares < best.error) best = { scale, zero, error: squares };
+      if (error < best.error) best = { scale, zero, error };
       if (error >= before) break;
       before = error;
       const zeros = errors.map((e, i) => codes[i] - (weights[i] - shrink(e, beta)) / scale);
