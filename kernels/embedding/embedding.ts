@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { isTracking, needsGrad, track } from "../../core/autograd.ts";
 import { uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { input, kernelPair, pick } from "../../core/inputs.ts";
@@ -89,6 +89,7 @@ function gradientOfTable(table: Tensor, ids: Tensor, g: Tensor): Tensor {
  * @param table f32 [rows, columns]; or f16, with columns a multiple of 4, for a table that is not trained
  * @param ids i32, any shape
  * @returns f32 [...ids' shape, columns]
+ * @throws {TypeError} if a gradient should flow into a table of halves
  *
  * @example
  * ```ts
@@ -111,6 +112,11 @@ export function embedding(table: Tensor, ids: Tensor): Tensor {
   if (isHalf && columns % 4 !== 0) {
     throw new RangeError(
       `Cannot look up rows of ${columns} halves: wanted a multiple of 4; cast the table to f32`,
+    );
+  }
+  if (isHalf && isTracking() && needsGrad(table)) {
+    throw new TypeError(
+      'Cannot train a table of halves: cast it to f32 first, or load the model with weights: "f32"',
     );
   }
   const group = isHalf || (device.adapter.type === "gpu" && columns % 4 === 0) ? 4 : 1;

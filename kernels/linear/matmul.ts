@@ -3,17 +3,18 @@
  *
  * @module
  */
-import { kept, track } from "../../core/autograd.ts";
+import { isTracking, kept, needsGrad, noGrad, track } from "../../core/autograd.ts";
 import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType, checkIsShape, sameShape, showShape, sizeOf } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
+import { cast } from "../pointwise/cast.ts";
 import { fitsGemv, gemv } from "./gemv.ts";
 import anyCode from "./matmul_any.wgsl" with { type: "text" };
 import { fitsNarrow, narrowMatmul } from "./narrow.ts";
 import { flopsOf, type Layout, type Product, PRODUCT_WGSL, productUniform } from "./product.ts";
 import { fitsTexels, texelMatmul } from "./texel_tile.ts";
-import { fitsTiles, tileMatmul } from "./tile.ts";
+import { fitsHalves, fitsTiles, tileMatmul } from "./tile.ts";
 
 const anyKernel = kernel("matmul_any", PRODUCT_WGSL + anyCode);
 
@@ -30,11 +31,16 @@ export interface MatmulOptions {
 }
 
 /** Which kernel takes a product; tests and benches choose, users do not. */
-export type MatmulVariant = "any" | "gemv" | "narrow" | "texels" | "tiles";
+export type MatmulVariant = "any" | "decode" | "gemv" | "narrow" | "texels" | "tiles";
 
 /** The variant for this product on this device. */
 export function chooseVariant(product: Product): MatmulVariant {
   const few = fitsGemv(product);
+  if (product.b.dtype === "f16") {
+    // Software Vulkan reads floats from textures: widening once beats widening in the loop.
+    if (product.out.device.adapter.type === "software") return "decode";
+    return few ? "gemv" : fitsHalves(product) ? "tiles" : "decode";
+  }
   if (product.out.device.adapter.type === "software") {
     // The texel tiles have one row or a multiple of four; where these waste nothing, they are as fast as gemv.
     if (few && (product.m % 4 !== 0 || !fitsTexels(product))) return "gemv";
@@ -47,6 +53,7 @@ export function chooseVariant(product: Product): MatmulVariant {
 
 /** Queues a product with a given variant. */
 export function runProduct(product: Product, variant: MatmulVariant): void {
+  if (variant === "decode") return decodeAndMultiply(product);
   if (variant === "gemv") return gemv(product);
   if (variant === "narrow") return narrowMatmul(product);
   if (variant === "texels") return texelMatmul(product);
@@ -65,10 +72,28 @@ export function runProduct(product: Product, variant: MatmulVariant): void {
   );
 }
 
+/** The product with B in 32 bits, which lives as long as this product. */
+function decodeAndMultiply(product: Product): void {
+  const dense = noGrad(() => cast(product.b, "f32"));
+  const decoded = { ...product, b: dense };
+  runProduct(decoded, chooseVariant(decoded));
+  product.out.device.free(dense.storage);
+}
+
+/** Throws if B is in 16 bits and a gradient should flow into it. */
+function checkHalves(b: Tensor): void {
+  if (b.dtype !== "f16" || !isTracking() || !needsGrad(b)) return;
+  throw new TypeError(
+    'Cannot differentiate a product by its f16 operand: cast it to f32 first, or load the model with weights: "f32"',
+  );
+}
+
 /** Checks the operands and names the sizes. The result's memory is taken here. */
 function product(a: Tensor, b: Tensor, options: MatmulOptions): Product {
   const { transposeA = false, transposeB = false, alpha = 1, add } = options;
-  for (const t of [a, b]) checkDType("multiply", t, "f32", "an operand");
+  checkDType("multiply", a, "f32", "an operand");
+  checkDType("multiply", b, ["f32", "f16"], "an operand");
+  checkHalves(b);
   if (a.shape.length < 2 || b.shape.length < 2) {
     throw new RangeError(
       `Cannot multiply ${showShape(a.shape)} by ${
@@ -115,10 +140,11 @@ function product(a: Tensor, b: Tensor, options: MatmulOptions): Product {
  * `alpha · A·B + add`. Leading axes are a batch; a B of two axes serves the whole batch.
  *
  * @param a f32 [..., M, K], or [..., K, M] with `transposeA`
- * @param b f32 [..., K, N] or [K, N], or with `transposeB` [..., N, K] or [N, K]
+ * @param b f32 [..., K, N] or [K, N], or with `transposeB` [..., N, K] or [N, K]; or f16, for a matrix that is not trained
  * @param options transposes, a factor, and what is added
  * @returns f32 [..., M, N]
  * @throws {RangeError} if inner sizes or leading axes differ
+ * @throws {TypeError} if a gradient should flow into an f16 operand
  *
  * @example
  * ```ts
@@ -141,7 +167,7 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
       !needs[0]
         ? null
         : ta
-        ? matmul(b, g, { transposeA: tb, transposeB: true, alpha })
+        ? matmul(cast(b, "f32"), g, { transposeA: tb, transposeB: true, alpha })
         : matmul(g, b, { transposeB: !tb, alpha, add: earlier.take(0) }),
       !needs[1] ? null : gradientOfB(a, b, g, ta, tb, alpha),
       g,

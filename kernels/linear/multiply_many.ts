@@ -15,7 +15,7 @@ import { matmul } from "./matmul.ts";
 import { STREAM_ROWS, type StreamProduct, streamProduct } from "./stream_product.ts";
 import { denseFormat, type WeightFormat } from "./weight_format.ts";
 
-/** A weight [rows, columns]: f32, or quantized. */
+/** A weight [rows, columns]: f32, f16, or quantized. */
 export type Weight = Tensor | QuantizedTensor;
 
 /** RMSNorm of x before the products. */

@@ -9,7 +9,7 @@ import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { groupsOf, type StreamPlan, streamSource, THREADS } from "./stream.ts";
-import type { WeightFormat } from "./weight_format.ts";
+import { isDense, type WeightFormat } from "./weight_format.ts";
 
 /** So many rows of x at most. */
 export const STREAM_ROWS = 8;
@@ -45,10 +45,10 @@ function lanesFor(units: number, least: number): number {
   return lanes;
 }
 
-/** So many rows of f32 keep a GPU busy with 32 lanes each, which leave fewer idle where K is short. */
+/** So many rows of floats keep a GPU busy with 32 lanes each, which leave fewer idle where K is short. */
 const MANY_ROWS = 8192;
 
-/** The plan for f32, where subgroups have 32 lanes. */
+/** The plan for plain floats, where subgroups have 32 lanes. */
 function densePlan(m: number, rows: number, units: number, gated: boolean): StreamPlan {
   const common = { combine: "subgroup", share: false } as const;
   if (units < 32) {
@@ -81,7 +81,7 @@ export function chooseStream(device: Device, product: StreamProduct): StreamPlan
     const own = rows >= 2048 && m <= 2 ? 4 : 1;
     return { combine: "workgroup", lanes, rows: own, ahead: 1, share: false };
   }
-  if (formats.every((format) => format.kind === "f32")) return densePlan(m, rows, units, gated);
+  if (formats.every(isDense)) return densePlan(m, rows, units, gated);
   if (rows * k < 1 << 21 && (gated || rows < 768)) {
     // Many lanes for each row, so that every multiprocessor has work, and all that a lane needs is under way at once.
     const ahead = m <= 2 ? Math.min(3, Math.max(1, Math.ceil(units / 64))) : 1;

@@ -15,6 +15,7 @@ import { chooseTilePlan, chunkOf, stepOf, type TilePlan, tilesOf } from "./tile_
 import {
   DENSE,
   DENSE_UNALIGNED,
+  HALVES,
   type RightOperand,
   TILED_WGSL,
   type TileShape,
@@ -47,6 +48,17 @@ export function fitsTiles(product: Pick<Product, "layout" | "m" | "n" | "k">): b
   return alignedA && alignedB && alignedC || m * n * k >= LEAST_UNALIGNED;
 }
 
+/** How B is loaded if it is not quantized. */
+function plainOperand(product: Product): RightOperand {
+  if (product.b.dtype === "f16") return HALVES;
+  return alignment(product).alignedB ? DENSE : DENSE_UNALIGNED;
+}
+
+/** Whether B's rows are multiples of four floats, as tiles need them for halves. */
+export function fitsHalves(product: Pick<Product, "layout" | "m" | "n" | "k">): boolean {
+  return fitsTiles(product) && alignment(product).alignedB;
+}
+
 /** A tile this large fills the GPU, and compiles for half a second: one kernel then serves with parts and without. */
 function servesBoth({ rows, columns, turn }: TileShape): boolean {
   return rows * columns >= 128 * 128 && turn > 1;
@@ -77,7 +89,7 @@ function kernelFor(product: Product, right: RightOperand, { shape }: TilePlan, s
  */
 export function tileMatmul(
   product: Product,
-  right: RightOperand = alignment(product).alignedB ? DENSE : DENSE_UNALIGNED,
+  right: RightOperand = plainOperand(product),
   rightBindings: readonly Binding[] = [product.b],
   plan: TilePlan = chooseTilePlan(product),
 ): void {

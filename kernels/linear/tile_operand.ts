@@ -32,6 +32,8 @@ export interface OperandSide {
   readonly aligned: boolean;
   /** Whether a transposed operand of floats is loaded four rows at a time. */
   readonly quads: boolean;
+  /** Whether it lies in 16 bits, in rows that are multiples of four: its binding is `array<vec2<u32>>`. */
+  readonly halves?: boolean;
 }
 
 /** The pieces of WGSL that load an operand. */
@@ -119,7 +121,9 @@ export function spread(
  * the four steps from `k` on may end within the vector.
  */
 function value(side: OperandSide, id: string, wide = false) {
-  const { name, aligned, ragged } = side;
+  const { name, aligned, ragged, halves } = side;
+  // Halves stay packed until they are stored: who widens them at once waits for the load.
+  const read = halves ? `halves(${id})` : id;
   const each = wide && !aligned;
   const inside = (k: string) =>
     each
@@ -130,11 +134,11 @@ function value(side: OperandSide, id: string, wide = false) {
       ? `${name}[${at}]`
       : `vec4<f32>(${[0, 1, 2, 3].map((j) => `${name}[${at} + ${j}u]`).join(", ")})`;
   return {
-    declare: `var ${id}: vec4<f32>;` +
+    declare: `var ${id}: ${halves ? "vec2<u32>" : "vec4<f32>"};` +
       (ragged ? `\n  var ${id}_in: ${each ? "vec4<bool>" : "bool"};` : ""),
     load: (k: string, at: string) =>
       `${id} = ${vector(at)};${ragged ? ` ${id}_in = ${inside(k)};` : ""}`,
-    read: ragged ? `select(vec4<f32>(), ${id}, ${id}_in)` : id,
+    read: ragged ? `select(vec4<f32>(), ${read}, ${id}_in)` : read,
   };
 }
 
@@ -238,7 +242,9 @@ ${
   };
 }
 
-/** Floats, in a binding of the side's name: `array<vec4<f32>>`, or `array<f32>` where rows are not aligned. */
+/**
+ * Floats, in a binding of the side's name: `array<vec4<f32>>`, or `array<f32>` where rows are not aligned; halves in `array<vec2<u32>>`.
+ */
 export function denseOperand(side: OperandSide): Operand {
   if (!side.transposed) return directOperand(side);
   return side.quads && side.aligned ? quadOperand(side) : transposedOperand(side);

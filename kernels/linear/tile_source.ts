@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { HALVES_WGSL } from "./halves.ts";
 import type { Layout } from "./product.ts";
 import {
   denseOperand,
@@ -34,7 +35,7 @@ export interface TileShape {
 
 /** What is multiplied: the right operand may come from other sources than floats. */
 export interface RightOperand {
-  /** Tells kernels apart: "f32", "nf4". */
+  /** Tells kernels apart: "f32", "f16", "nf4". */
   readonly kind: string;
   /** Declares its bindings from this number on. */
   declare(firstBinding: number): string;
@@ -60,6 +61,15 @@ function denseRight(aligned: boolean): RightOperand {
 
 /** B as floats. */
 export const DENSE: RightOperand = denseRight(true);
+
+/** B as halves, in rows that are multiples of four. */
+export const HALVES: RightOperand = {
+  ...DENSE,
+  kind: "f16",
+  declare: (binding) =>
+    `@group(0) @binding(${binding}) var<storage, read> b: array<vec2<u32>>;${HALVES_WGSL}`,
+  load: (side) => denseOperand({ ...side, halves: true }),
+};
 
 /** B as floats, in rows that are not multiples of four. */
 export const DENSE_UNALIGNED: RightOperand = denseRight(false);

@@ -8,6 +8,7 @@ import type { Tensor } from "../../core/tensor.ts";
 import { codeSource, codesWgsl, scaleBindings, scalesWgsl } from "../quant/four_bit_decode.ts";
 import type { FourBitTensor } from "../quant/four_bit.ts";
 import type { IntegerTensor } from "../quant/integer.ts";
+import { HALVES_WGSL } from "./halves.ts";
 
 /** How a kernel reads a weight. `tag` is a suffix that tells the weights of one kernel apart; positions are WGSL expressions. */
 export interface WeightFormat {
@@ -43,28 +44,35 @@ export interface WeightFormat {
 
 const XYZW = "xyzw";
 
-/** f32 [N, K], K a multiple of four. */
+/** f32 or f16 [N, K], K a multiple of four. */
 export function denseFormat(
   w: Tensor,
   shape: readonly [rows: number, columns: number] = [w.shape[0], w.shape[1]],
 ): WeightFormat {
+  const isHalf = w.dtype === "f16";
+  const type = isHalf ? "vec2<u32>" : "vec4<f32>";
   return {
-    kind: "f32",
+    kind: isHalf ? "f16" : "f32",
     shape,
     unit: 4,
-    type: "vec4<f32>",
+    type,
     bindings: [w],
     sharing: 1,
-    common: {},
+    common: isHalf ? { halves: HALVES_WGSL } : {},
     prepare: "",
     declare: (binding, tag) =>
-      `@group(0) @binding(${binding}) var<storage, read> w${tag}: array<vec4<f32>>;`,
+      `@group(0) @binding(${binding}) var<storage, read> w${tag}: array<${type}>;`,
     load: (tag, row, unit) => `w${tag}[${row} * units + ${unit}]`,
     scale: () => "",
     shifted: false,
     rowScale: false,
-    weight: (unit, e) => `${unit}.${XYZW[e]}`,
+    weight: (unit, e) => isHalf ? `halves(${unit}).${XYZW[e]}` : `${unit}.${XYZW[e]}`,
   };
+}
+
+/** Whether a format's numbers are plain: 32- or 16-bit floats. */
+export function isDense({ kind }: WeightFormat): boolean {
+  return kind === "f32" || kind === "f16";
 }
 
 /** Where the eight codes lie in a word: the first of each byte is in the high half. */

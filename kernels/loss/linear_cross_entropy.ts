@@ -106,7 +106,7 @@ function sumOfLosses(
  * while the logits are there, and only scaled in the backward pass.
  *
  * @param hidden f32 [..., width]
- * @param weight f32 [classes, width]
+ * @param weight f32 [classes, width]; or f16, if it is not trained
  * @param targets i32, one for each row of `hidden`; −100 is ignored
  * @param options what to divide by, and how many logits may exist at a time
  * @returns f32 [], in nats; 0 if every target is ignored
@@ -131,7 +131,7 @@ export function linearCrossEntropy(
 ): Tensor {
   const action = "take the cross-entropy";
   checkDType(action, hidden, "f32", "hidden");
-  checkDType(action, weight, "f32", "weight");
+  checkDType(action, weight, ["f32", "f16"], "weight");
   checkDType(action, targets, "i32", "targets");
   const [rows, width] = rowsAndColumns(hidden);
   checkIsShape(action, weight, [-1, width], "weight");
