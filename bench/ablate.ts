@@ -156,6 +156,8 @@ async function commonOf(
     quantize: quantize ?? "none",
     doubleQuant: doubleQuant ?? false,
     blockSize: blockSize ?? null,
+    // Rounding changes results; what else is kept in 16 bits does not.
+    ...options.weights === "f16" ? { weights: "f16" } : {},
     train: digest(train),
     test: digest(test),
     text: perplexityIds ? digest([Array.from(perplexityIds), options.window ?? null]) : null,
@@ -337,12 +339,13 @@ async function makeRuns(
  */
 export async function ablate(device: Device, options: AblationOptions): Promise<Ablation> {
   const settings = settingsOf(options);
-  const { quantize, doubleQuant, blockSize, dequantize, outDir, perplexityIds } = options;
+  const { quantize, doubleQuant, blockSize, dequantize, weights, outDir, perplexityIds } = options;
   const model = await loadModel(device, options.model, {
     quantize,
     doubleQuant,
     blockSize,
     dequantize,
+    weights,
   });
   try {
     const paths = [...model.linearLayers()].map(([path]) => path);

@@ -214,7 +214,7 @@ async function runAblation(options: AblateChoice): Promise<void> {
   const { data = own.train, test = own.test } = options;
   const isEmbedded = options.model === undefined;
   const training = { ...isEmbedded ? EMBEDDED.training : {} };
-  const { quantize, doubleQuant, dequantize, blockSize } = options;
+  const { quantize, doubleQuant, dequantize, blockSize, weights } = options;
   const quantization = isEmbedded && quantize === undefined
     ? EMBEDDED.quantization
     : { quantize, doubleQuant, dequantize };
@@ -241,6 +241,7 @@ async function runAblation(options: AblateChoice): Promise<void> {
     model,
     ...quantization,
     blockSize,
+    weights,
     ranks,
     modules,
     seeds,

@@ -32,6 +32,11 @@ export const MODEL_OPTIONS = {
     description: "decode weights that are stored quantized (GGUF, bitsandbytes) to 32 bits",
     group: GROUP,
   }),
+  weights: z.enum(["f16", "f32"]).optional().meta({
+    description:
+      "what plain weights of a frozen model lie in; on a GPU f16 where that loses nothing",
+    group: GROUP,
+  }),
   blockSize: z.int().min(32).max(4096).optional()
     .meta({
       description: "weights that share a scale (with --quantize); 64, for int8 a row",
@@ -54,6 +59,7 @@ export interface ModelChoice {
   readonly doubleQuant: boolean;
   readonly blockSize?: number;
   readonly dequantize?: boolean;
+  readonly weights?: "f16" | "f32";
   readonly adapter?: string;
 }
 
@@ -94,9 +100,15 @@ export async function modelFolder(name: string, weights = true): Promise<string>
 
 /** Loads the model that the options name, and puts the adapter on it if they name one. */
 export async function openModel(device: Device, choice: ModelChoice): Promise<LanguageModel> {
-  const { quantize, doubleQuant, blockSize, dequantize, adapter } = choice;
+  const { adapter, quantize, doubleQuant, blockSize, dequantize, weights } = choice;
   const folder = await modelFolder(choice.model);
-  const model = await loadModel(device, folder, { quantize, doubleQuant, blockSize, dequantize });
+  const model = await loadModel(device, folder, {
+    quantize,
+    doubleQuant,
+    blockSize,
+    dequantize,
+    weights,
+  });
   if (adapter !== undefined) await loadAdapter(model, await modelFolder(adapter));
   return model;
 }

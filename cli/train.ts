@@ -117,7 +117,7 @@ async function prepareModel(
   device: Device,
   options: TrainChoice,
 ): Promise<Prepared> {
-  const { full, init, quantize, doubleQuant, blockSize, dequantize, seed } = options;
+  const { full, init, quantize, doubleQuant, blockSize, dequantize, weights, seed } = options;
   const folder = await modelFolder(options.model, !init);
   // PEFT looks for a revision elsewhere than in the name.
   const base = folder === options.model ? folder : options.model.replace(/@.*$/s, "");
@@ -133,6 +133,7 @@ async function prepareModel(
     doubleQuant,
     blockSize,
     dequantize,
+    weights,
     trainable,
   });
   if (full) return { model, lora: null, base };

@@ -50,6 +50,7 @@ export function tensorsToSave(
               "without quantize, or leave it out of modulesToSave",
           );
         }
+        part.widen();
         for (const [name, own] of part.tensors()) {
           found.set(joinPath(path, name), own);
           names.push(name);

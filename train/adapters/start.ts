@@ -8,6 +8,7 @@ import { type Tensor, tensor } from "../../core/tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { joinPath } from "../nn/module.ts";
+import { denseWeight } from "../quant/weight_only.ts";
 import type { CompleteLora } from "./lora_options.ts";
 import { leadingColumns } from "./qr.ts";
 import { largestSingular } from "./svd.ts";
@@ -138,7 +139,9 @@ export async function decompose(
       const layer = layers.get(path)!;
       const [rows, columns] = layer.shape;
       const { r, scaling } = rankAndScaling(path, options);
-      const w = await layer.dense().read() as Float32Array;
+      const dense = denseWeight(layer);
+      const w = await dense.weight.read() as Float32Array;
+      if (dense.own) dense.weight.dispose();
       const exact = options.init === "pissa"
         ? pissa(w, rows, columns, r, scaling)
         : leadingColumns(w, rows, columns, r);

@@ -18,6 +18,7 @@ import { configFields, ggufArchitecture, ropeFactors } from "./gguf_export_confi
 import { ggufNameOf, isPermuted, permuteRows } from "./gguf_names.ts";
 import type { LanguageModel } from "./language_model.ts";
 import type { LlamaConfig } from "./llama.ts";
+import { readFloats } from "../nn/widen.ts";
 
 /** How a model is written as GGUF. */
 export interface SaveGgufOptions {
@@ -86,7 +87,7 @@ function tensorsOf(
     const dtype = typeOf(shape, type, path === output);
     tensors.set(`${ggufNameOf(path)}.${name}`, { dtype, shape, read: inOrder });
   };
-  const reader = (own: Tensor) => async () => await own.read() as Float32Array;
+  const reader = (own: Tensor) => () => readFloats(own);
   for (const [path, module] of model.modules()) {
     if (module instanceof QuantizedLinear) {
       add(path, "weight", module.shape, () => readDecoded(module));

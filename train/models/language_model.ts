@@ -43,11 +43,11 @@ export interface ForwardOptions {
 /** How a model is applied for its loss at given targets. */
 export interface LossOptions extends ForwardOptions, CrossEntropyOptions {}
 
-/** Hidden states behind the final normalization, and the f32 weight [vocabSize, hiddenSize] that turns them into logits. */
+/** Hidden states behind the final normalization, and the weight [vocabSize, hiddenSize] that turns them into logits. */
 export interface HeadOperands {
   /** f32 [..., hiddenSize]. */
   readonly hidden: Tensor;
-  /** f32 [vocabSize, hiddenSize]. */
+  /** f32 or f16 [vocabSize, hiddenSize]. */
   readonly weight: Tensor;
 }
 

@@ -16,6 +16,7 @@ import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts"
 import { blueprintOf } from "./architectures.ts";
 import { findWeights } from "./check_weights.ts";
 import { conversionNotes, openGgufModel, storedBlocks } from "./gguf.ts";
+import { HalvesReport } from "./halves.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { checkOptions, type LoadOptions } from "./load_options.ts";
 import { piecesOf } from "./pieces.ts";
@@ -61,10 +62,15 @@ async function loadGguf(
     const type = storedBlocks(source, name, specs.get(name)!, options);
     return type ? { type, blocks: source.bytePieces(name) } : await piecesOf(source, name);
   };
-  const weights = await placeAll(device, specs, read, options);
+  const report = new HalvesReport();
+  const weights = await placeAll(device, specs, read, options, report);
   const model = blueprint.create(device, file.json, weights);
   model.tokenizer = file.tokenizer;
-  model.notes = [...file.notes, ...conversionNotes(file, specs, options)];
+  model.notes = [
+    ...file.notes,
+    ...conversionNotes(file, specs, options),
+    ...report.notes(options),
+  ];
   return model;
 }
 
@@ -85,6 +91,9 @@ async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
  * Or loads llama.cpp's GGUF file of a Llama, Mistral, Qwen2 or Qwen3 with its tokenizer and chat template. The linear layers' weights
  * stay in its blocks, whose values nibble has to the last bit, and an adapter is trained over them; with `dequantize` or `trainable:
  * "all"` they are decoded to 32 bits, with `quantize` decoded and quantized again in Hugging Face's layout. `model.notes` says which.
+ *
+ * On a GPU, plain weights of a frozen model whose numbers all are 16-bit floats lie there as such, which changes no result: see
+ * `weights` in the options.
  *
  * @param device where it shall live
  * @param folder the path of the folder, or of a `.gguf` file; or `org/name` or `org/name@revision` of the Hugging Face hub
@@ -129,9 +138,11 @@ export async function loadModel(
     const own = names.get(name)!;
     return isFourBit(source, own) ? readFourBit(source, own) : piecesOf(source, own);
   };
-  const weights = await placeAll(device, blueprint.weights, read, options);
+  const report = new HalvesReport();
+  const weights = await placeAll(device, blueprint.weights, read, options, report);
   const model = blueprint.create(device, json, weights);
   model.tokenizer = await tokenizerIn(folder);
+  model.notes = report.notes(options);
   return model;
 }
 

@@ -24,6 +24,12 @@ export interface LoadOptions {
   readonly blockSize?: number;
   /** Decode linear weights that are stored quantized, to 32 bits: products are faster, for several times the memory. */
   readonly dequantize?: boolean;
+  /**
+   * What the plain weights of a frozen model lie in on the device: by default 16 bits on a GPU, for matrices whose numbers all are
+   * 16-bit floats, as in an F16 checkpoint, so that nothing is lost, and else 32; "f32" for 32 everywhere; "f16" for 16 everywhere,
+   * with numbers rounded to the nearest. Products are in 32 bits in any case.
+   */
+  readonly weights?: "f16" | "f32";
   /** "all" for full fine-tuning; by default the model is frozen, and an adapter is trained. */
   readonly trainable?: "all" | "none";
 }
@@ -35,7 +41,7 @@ export function isInteger(scheme: QuantizationScheme | undefined): scheme is Int
 
 /** Throws if the options make no sense together. */
 export function checkOptions(
-  { quantize, doubleQuant, blockSize, dequantize, trainable }: LoadOptions,
+  { quantize, doubleQuant, blockSize, dequantize, weights, trainable }: LoadOptions,
 ): void {
   if (quantize !== undefined && !SCHEMES.includes(quantize)) {
     throw new RangeError(`Cannot quantize to "${quantize}": wanted one of ${SCHEMES.join(", ")}`);
@@ -55,6 +61,14 @@ export function checkOptions(
       `Cannot load with ${
         doubleQuant ? "doubleQuant" : "blockSize"
       } alone: say the scheme too, as quantize: "nf4"`,
+    );
+  }
+  if (weights !== undefined && weights !== "f16" && weights !== "f32") {
+    throw new RangeError(`Cannot keep weights in "${weights}": wanted "f16" or "f32"`);
+  }
+  if (weights === "f16" && trainable === "all") {
+    throw new TypeError(
+      "Cannot train weights in f16: small steps would be rounded away. Leave weights out, or add an adapter with addLora",
     );
   }
   if (quantize !== undefined && trainable === "all") {

@@ -64,7 +64,7 @@ export class Brake {
 }
 
 /** Throws if a piece that begins with number `at` holds a value that no trained model has. */
-function checkFinite(piece: Float32Array, at: number): void {
+export function checkFinite(piece: Float32Array, at: number): void {
   const wrong = piece.findIndex((number) => !Number.isFinite(number));
   if (wrong < 0) return;
   throw new RangeError(

@@ -15,6 +15,7 @@ import { type IntegerType, quantizeInteger } from "../../kernels/quant/integer.t
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 import type { StoredFourBit } from "../files/bitsandbytes.ts";
 import type { WeightSpec } from "./architecture.ts";
+import { HalvesReport, type UploadedHalves, uploadHalves, wantsHalves } from "./halves.ts";
 import { isInteger, type LoadOptions, type QuantizationScheme } from "./load_options.ts";
 import {
   Brake,
@@ -112,6 +113,7 @@ async function place(
   spec: WeightSpec,
   options: LoadOptions,
   brake: Brake,
+  report: (kind: UploadedHalves["kind"]) => void,
 ): Promise<Tensor | QuantizedTensor> {
   if ("bytes" in stored) return placeFourBit(device, stored, spec, options);
   if ("blocks" in stored) {
@@ -126,6 +128,12 @@ async function place(
   const fourBit = { ...options, type: quantize as FourBitType | undefined };
   if (isQuantized && !spec.transposed) {
     return await quantizePieces(device, stored, spec.shape as [number, number], fourBit, brake);
+  }
+  if (!isQuantized && wantsHalves(device, spec, options)) {
+    const round = options.weights === "f16";
+    const { weight, kind } = await uploadHalves(device, stored, spec.shape, round, brake);
+    report(kind);
+    return weight;
   }
   const dense = await uploadPieces(device, stored, spec.shape, brake);
   if (isQuantized) {
@@ -165,7 +173,8 @@ function* groupsOf(
  * @param device where they shall live
  * @param specs the weights that the model wants
  * @param read gives one as the checkpoint has it
- * @param options what is quantized
+ * @param options what is quantized, and what is kept in 16 bits
+ * @param report is told of weights that may be kept in 16 bits
  * @throws {RangeError} that names a weight, if it holds NaN, or is stored in another way than the options ask for
  */
 export async function placeAll(
@@ -173,6 +182,7 @@ export async function placeAll(
   specs: ReadonlyMap<string, WeightSpec>,
   read: (name: string) => Promise<Stored>,
   options: LoadOptions,
+  report: HalvesReport = new HalvesReport(),
 ): Promise<Map<string, Tensor | QuantizedTensor>> {
   const brake = new Brake(device);
   const weights = new Map<string, Tensor | QuantizedTensor>();
@@ -181,7 +191,8 @@ export async function placeAll(
       some.map(async ([name, spec]) => {
         const stored = await read(name);
         try {
-          return [name, await place(device, stored, spec, options, brake)] as const;
+          const tell = (kind: UploadedHalves["kind"]) => report.add(name, kind);
+          return [name, await place(device, stored, spec, options, brake, tell)] as const;
         } catch (error) {
           throw new RangeError(`Cannot load "${name}": ${(error as Error).message}`, {
             cause: error,

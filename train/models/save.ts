@@ -13,6 +13,7 @@ import { type Json, saveTokenizer } from "../files/tokenizer.ts";
 import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
 import { Linear, LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { joinPath } from "../nn/module.ts";
+import { readFloats } from "../nn/widen.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { turned } from "./turn.ts";
 
@@ -112,7 +113,7 @@ async function tensorsOf(
       } else tensors.set(name, linear(path, await readDecoded(module), module.shape));
     }
     for (const [name, tensor] of module.tensors()) {
-      const numbers = await tensor.read() as Float32Array;
+      const numbers = await readFloats(tensor);
       const data = module instanceof Linear && name === "weight"
         ? linear(path, numbers, tensor.shape)
         : plainData(numbers, tensor.shape, dtype);

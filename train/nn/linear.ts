@@ -3,12 +3,15 @@
  *
  * @module
  */
+import { noGrad } from "../../core/autograd.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
+import { cast } from "../../kernels/pointwise/cast.ts";
 import type { Weight } from "../../kernels/linear/multiply_many.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import { Module, type Named } from "./module.ts";
+import { widened } from "./widen.ts";
 
 /** What an adapter adds to a linear layer. */
 export interface Branch {
@@ -98,15 +101,24 @@ export abstract class LinearLayer extends Module {
   }
 }
 
-/** A linear layer with f32 weights. */
+/** A linear layer with plain weights: f32, or f16 if they are frozen. */
 export class Linear extends LinearLayer {
-  /** f32 [outFeatures, inFeatures]. */
-  readonly weight: Tensor;
+  #weight: Tensor;
 
-  /** Takes an f32 weight [outFeatures, inFeatures] and a bias [outFeatures] as they are, without copies. */
+  /** Takes a weight [outFeatures, inFeatures], f32 or f16, and a bias [outFeatures] as they are, without copies. */
   constructor(weight: Tensor, bias: Tensor | null = null) {
     super([weight.shape[0], weight.shape[1]], bias);
-    this.weight = weight;
+    this.#weight = weight;
+  }
+
+  /** f32 or f16 [outFeatures, inFeatures]. */
+  get weight(): Tensor {
+    return this.#weight;
+  }
+
+  /** Brings the weight to 32 bits. */
+  override widen(): void {
+    this.#weight = widened(this.#weight);
   }
 
   /** Bytes of the weight in memory. */
@@ -124,9 +136,9 @@ export class Linear extends LinearLayer {
     return matmul(x, this.weight, { transposeB: true, add: residual });
   }
 
-  /** The layer's own weight: not to be freed. */
+  /** The layer's own weight, not to be freed; or if it is in 16 bits a copy in 32, which the caller frees. */
   override dense(): Tensor {
-    return this.weight;
+    return noGrad(() => cast(this.weight, "f32"));
   }
 
   /** Frees the weight, but not the bias. */

@@ -15,10 +15,16 @@ export abstract class Module {
     return [];
   }
 
-  /** The tensors that this module itself holds as f32, by name. Quantized weights are none: they cannot be trained. */
+  /**
+   * The tensors that this module itself holds, f32 or where they are frozen also f16, by name. Quantized weights are none: they cannot
+   * be trained.
+   */
   tensors(): Iterable<Named<Tensor>> {
     return [];
   }
+
+  /** Brings what this module itself holds in 16 bits to 32, to be changed or trained. Tensors that it had in 16 bits are freed. */
+  widen(): void {}
 
   /** This module and all below it, by path: `model.layers.0.self_attn.q_proj`. */
   *modules(path = ""): Generator<Named<Module>> {

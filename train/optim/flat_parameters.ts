@@ -5,6 +5,7 @@
  */
 import { eachGradient } from "../../core/autograd.ts";
 import type { Device } from "../../core/device.ts";
+import { checkDType } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf, zeros } from "../../core/tensor.ts";
 import { ADAMW_BLOCK } from "../../kernels/optim/adamw.ts";
 import { type FlatPart, gather } from "../../kernels/optim/gather.ts";
@@ -39,13 +40,14 @@ export class FlatParameters {
    * Moves parameters into a flat buffer. They keep their values, and every handle on them stays valid.
    *
    * @param parameters f32 tensors with `requiresGrad`
-   * @throws {TypeError} if there is none
+   * @throws {TypeError} if there is none, or one is not f32
    * @throws {RangeError} if they are too many for a buffer of this device
    */
   constructor(parameters: Iterable<Named<Tensor>>) {
     const segments: FlatSegment[] = [];
     let size = 0;
     for (const [name, tensor] of parameters) {
+      checkDType("train", tensor, "f32", `"${name}"`);
       segments.push({ name, tensor, at: size });
       size += Math.ceil(tensor.size / ADAMW_BLOCK) * ADAMW_BLOCK;
     }

@@ -36,6 +36,7 @@ export class MovedScales {
       noGrad(() => {
         const row = tensor(device, factors);
         const column = viewOf(row, [factors.length, 1]);
+        for (const path of [source, ...readers]) modules.get(path)?.widen();
         this.#divide(source, modules.get(source), row, column);
         for (const path of readers) {
           const layer = modules.get(path);
