@@ -13,6 +13,7 @@ import { BYTE_CASES } from "./cases/bytes.ts";
 import { GGUF_CASES } from "./cases/gguf.ts";
 import { PICTURE_CASES } from "./cases/pictures.ts";
 import { QUANT_CASES } from "./cases/quant.ts";
+import { ROUNDING_CASES } from "./cases/rounding.ts";
 import { ROW_CASES } from "./cases/rows.ts";
 import { type RunTimes, timeRuns } from "./timing.ts";
 
@@ -65,6 +66,7 @@ export const KERNEL_CASES: readonly KernelCase[] = [
   ...BYTE_CASES,
   ...GGUF_CASES,
   ...ATTENTION_CASES,
+  ...ROUNDING_CASES,
   ...ROW_CASES,
   ...POINTWISE_CASES,
   ...PICTURE_CASES,

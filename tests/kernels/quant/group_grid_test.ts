@@ -10,6 +10,7 @@ import {
   rangeGrid,
   totalRange,
 } from "../../../kernels/quant/group_grid.ts";
+import { groupRangesRef } from "../../../kernels/quant/group_grid_ref.ts";
 import { groupSum } from "../../../kernels/quant/group_sum.ts";
 import { logStep } from "../../../kernels/quant/log_step.ts";
 import { logStepRef } from "../../../kernels/quant/log_step_ref.ts";
@@ -34,10 +35,7 @@ Deno.test("ranges of groups are found in short and in long ones, and in a shorte
   const x = tensor(device, numbers, [rows, columns]);
   for (const size of [1, 7, 40, 64, 65, 150, 200, 1000]) {
     const found = await groupRanges(x, size).read();
-    const expected = groupsOf(numbers, columns, size).flatMap((group) => [
-      Math.min(...group),
-      Math.max(...group),
-    ]);
+    const expected = groupRangesRef(numbers, columns, size);
     assertEquals([...found], expected, `groups of ${size}`);
   }
   assertEquals([...await totalRange(x).read()], [Math.min(...numbers), Math.max(...numbers)]);
