@@ -65,7 +65,8 @@ Deno.test("sampleRuns() warms up, then samples as long as it was told, at most s
     return new Promise<void>((done) => setTimeout(done, 2 * count));
   };
   const found = await sampleRuns(device, run, { samples: 3, sampleMilliseconds: 40 });
-  assert(2 <= found.min && found.min <= found.median && found.median <= found.max);
+  // A timer counts whole milliseconds, and may come up to one early.
+  assert(1 <= found.min && found.min <= found.median && found.median <= found.max);
   assert(runs > 20 && found.dispatches === 0, `${runs} runs`);
   runs = 0;
   await sampleRuns(device, run, { samples: 3, sampleMilliseconds: 1e6, most: 30 });

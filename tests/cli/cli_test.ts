@@ -29,7 +29,7 @@ Deno.test("nibble --version names the version", async () => {
 Deno.test("nibble COMMAND --help and nibble help COMMAND are the same", async () => {
   const help = await nibble("inspect", "--help");
   assertEquals([help.code, help.stderr], [0, ""]);
-  assertMatch(help.stdout, /^Usage: nibble inspect PATH \[options\]/);
+  assertMatch(help.stdout, /^Usage: nibble inspect \[PATH\] \[options\]/);
   assertEquals(await nibble("help", "inspect"), help);
 });
 
