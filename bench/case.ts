@@ -8,6 +8,7 @@ import { floatBits, uniform } from "../core/binding.ts";
 import type { Device } from "../core/device.ts";
 import { gridOf } from "../core/grid.ts";
 import { kernel } from "../core/kernel.ts";
+import { cast } from "../kernels/pointwise/cast.ts";
 import { type DType, empty, type Tensor, tensor, type TypedArray } from "../core/tensor.ts";
 import fillCode from "./fill.wgsl" with { type: "text" };
 
@@ -84,6 +85,13 @@ export class Inputs {
   floats(shape: readonly number[], deviation = 1): Tensor {
     const half = Math.sqrt(3) * deviation;
     return this.#fill(shape, "f32", 2, 0, -half, 2 * half);
+  }
+
+  /** The same, rounded to 16 bits. */
+  halves(shape: readonly number[], deviation = 1): Tensor {
+    const t = cast(this.floats(shape, deviation), "f16");
+    this.tensors.push(t);
+    return t;
   }
 
   /** Even floats in [low, high). */

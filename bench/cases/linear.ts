@@ -62,38 +62,33 @@ function product(layout: "nn" | "nt" | "tn", cases: Pick<KernelCase, "software" 
   return found;
 }
 
-const gemvCase: KernelCase = {
-  kernel: "gemv",
-  tiny: { M: 3, N: 40, K: 128 },
-  software: [{ M: 1, N: 1536, K: 576 }, { M: 3, N: 1536, K: 576 }],
-  gpu: [
-    { M: 1, N: 4096, K: 4096 },
-    { M: 1, N: 14_336, K: 4096 },
-    { M: 4, N: 14_336, K: 4096 },
-    { M: 8, N: 14_336, K: 4096 },
-    { M: 1, N: 16, K: 4096 },
-    { M: 1, N: 4096, K: 16 },
-  ],
-  checkTimed: true,
-  allowed: 2e-6,
-  bytes: ({ M, N, K }) => 4 * (N * K + M * (N + K)),
-  make: (inputs, { M, N, K }) => {
-    const x = inputs.floats([M, K]);
-    const w = inputs.floats([N, K]);
-    return {
-      run: () => [matmul(x, w, { transposeB: true })],
-      expected: (read) => {
-        const [a, b] = [read(x), read(w)];
-        const at = places(M * N, SAMPLES);
-        const values = at.map((place) => {
-          const row = line(a, 0, Math.floor(place / N), K, null);
-          return gemvRef(row, line(b, 0, place % N, K, null), { rows: 1, n: 1, k: K })[0];
-        });
-        return [{ at, values }];
-      },
-    };
-  },
-};
+function gemvCase(type: "f32" | "f16", sizes: Pick<KernelCase, "software" | "gpu">): KernelCase {
+  const bytes = type === "f16" ? 2 : 4;
+  return {
+    kernel: type === "f16" ? "gemv f16" : "gemv",
+    tiny: { M: 3, N: 40, K: 128 },
+    ...sizes,
+    checkTimed: true,
+    allowed: 2e-6,
+    bytes: ({ M, N, K }) => bytes * N * K + 4 * M * (N + K),
+    make: (inputs, { M, N, K }) => {
+      const x = inputs.floats([M, K]);
+      const w = type === "f16" ? inputs.halves([N, K]) : inputs.floats([N, K]);
+      return {
+        run: () => [matmul(x, w, { transposeB: true })],
+        expected: (read) => {
+          const [a, b] = [read(x), read(w)];
+          const at = places(M * N, SAMPLES);
+          const values = at.map((place) => {
+            const row = line(a, 0, Math.floor(place / N), K, null);
+            return gemvRef(row, line(b, 0, place % N, K, null), { rows: 1, n: 1, k: K })[0];
+          });
+          return [{ at, values }];
+        },
+      };
+    },
+  };
+}
 
 /** The cases. */
 export const LINEAR_CASES: readonly KernelCase[] = [
@@ -139,5 +134,19 @@ export const LINEAR_CASES: readonly KernelCase[] = [
     software: [{ batch: 9, M: 128, N: 128, K: 64 }],
     gpu: [{ batch: 32, M: 1024, N: 1024, K: 128 }],
   }),
-  gemvCase,
+  gemvCase("f32", {
+    software: [{ M: 1, N: 1536, K: 576 }, { M: 3, N: 1536, K: 576 }],
+    gpu: [
+      { M: 1, N: 4096, K: 4096 },
+      { M: 1, N: 14_336, K: 4096 },
+      { M: 4, N: 14_336, K: 4096 },
+      { M: 8, N: 14_336, K: 4096 },
+      { M: 1, N: 16, K: 4096 },
+      { M: 1, N: 4096, K: 16 },
+    ],
+  }),
+  gemvCase("f16", {
+    software: [{ M: 1, N: 1536, K: 576 }],
+    gpu: [{ M: 1, N: 4096, K: 4096 }, { M: 1, N: 32_000, K: 4096 }, { M: 4, N: 32_000, K: 4096 }],
+  }),
 ];

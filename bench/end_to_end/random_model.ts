@@ -7,12 +7,14 @@
 import type { Device } from "../../core/device.ts";
 import { sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor, zeros } from "../../core/tensor.ts";
+import { cast } from "../../kernels/pointwise/cast.ts";
 import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
 import { quantizeInteger } from "../../kernels/quant/integer.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { Json } from "../../train/files/tokenizer.ts";
 import type { WeightSpec } from "../../train/models/architecture.ts";
 import { blueprintOf } from "../../train/models/architectures.ts";
+import { wantsHalves } from "../../train/models/halves.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { Inputs } from "../case.ts";
 
@@ -34,6 +36,17 @@ function draw(inputs: Inputs, { shape, role, spread = 1 }: WeightSpec, deviation
   return inputs.floats(shape, spread * deviation);
 }
 
+/** A plain weight as a model has it that comes from a checkpoint of 16-bit floats: its numbers are halves, whatever it lies in. */
+function asFromHalves(weight: Tensor, spec: WeightSpec, trainable: "all" | "none"): Tensor {
+  const { device } = weight;
+  const half = device.keep(cast(weight, "f16"));
+  weight.dispose();
+  if (wantsHalves(device, spec, { trainable })) return half;
+  const wide = device.keep(cast(half, "f32"));
+  half.dispose();
+  return wide;
+}
+
 async function quantized(
   weight: Tensor,
   type: "nf4" | "int8" | "int4",
@@ -44,7 +57,8 @@ async function quantized(
 }
 
 /**
- * A model with random weights: even numbers of deviation `initializer_range`, gains 1, biases 0.
+ * A model with random weights: even numbers of deviation `initializer_range`, gains 1, biases 0. With the torch_dtype float16 all are
+ * 16-bit floats, and plain matrices lie as `loadModel` keeps them.
  *
  * @param device where it shall live; what its pool holds free is given back
  * @param json the content of a config.json
@@ -69,17 +83,19 @@ export async function drawModel(
     // In 4 bits all lie as [outFeatures, inFeatures].
     const shape = isQuantized && spec.transposed ? spec.shape.toReversed() : spec.shape;
     if (bytes + 4 * sizeOf(shape) > IN_FLIGHT) await wait();
-    const weight = device.keep(draw(inputs, { ...spec, shape }, deviation));
+    let weight = device.keep(draw(inputs, { ...spec, shape }, deviation));
     if (!isQuantized) {
+      if (json.torch_dtype === "float16") weight = asFromHalves(weight, spec, trainable);
       weight.requiresGrad = trainable === "all";
       weights.set(name, weight);
       continue;
     }
     bytes += weight.bytes;
+    const plain = weight;
     waiting.push(
-      quantized(weight, quantize).then((own) => {
+      quantized(plain, quantize).then((own) => {
         weights.set(name, own);
-        weight.dispose();
+        plain.dispose();
       }),
     );
   }

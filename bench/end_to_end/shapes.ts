@@ -46,7 +46,7 @@ export const SMOLLM2: ModelShape = {
   tiny: { ...TINY_LLAMA, num_key_value_heads: 2, tie_word_embeddings: true },
 };
 
-/** Llama-2-7B: 32 layers, an output layer of its own. */
+/** Llama-2-7B: 32 layers, an output layer of its own, a checkpoint of 16-bit floats. */
 export const LLAMA_7B: ModelShape = {
   name: "llama7b",
   full: {
@@ -58,8 +58,9 @@ export const LLAMA_7B: ModelShape = {
     num_attention_heads: 32,
     max_position_embeddings: 4096,
     tie_word_embeddings: false,
+    torch_dtype: "float16",
   },
-  tiny: { ...TINY_LLAMA, tie_word_embeddings: false },
+  tiny: { ...TINY_LLAMA, tie_word_embeddings: false, torch_dtype: "float16" },
 };
 
 /** GPT-2's architecture in sizes that are trained from random weights. */

@@ -58,6 +58,26 @@ Deno.test("drawModel() gives a model in 4 bits, or one that is trained whole, an
   assert(device.memory.live - before < 1024, `${device.memory.live - before} bytes are left`);
 });
 
+Deno.test("drawModel() draws halves for a shape whose checkpoint has them", async () => {
+  const before = device.memory.live;
+  const own = device.adapter;
+  for (const type of ["software", "gpu"] as const) {
+    Object.assign(device, { adapter: { ...own, type } });
+    const model = await drawModel(device, LLAMA_7B.tiny, { quantize: "nf4" })
+      .finally(() => Object.assign(device, { adapter: own }));
+    for (const [path, module] of model.modules()) {
+      for (const [, t] of module.tensors()) {
+        const numbers = await t.read();
+        assert(numbers.every((x) => Math.f16round(x) === x), path);
+        const isHalf = own.type === "gpu" || type === "gpu";
+        assertEquals(t.dtype, t.shape.length === 2 && isHalf ? "f16" : "f32", path);
+      }
+    }
+    model.dispose();
+  }
+  assert(device.memory.live - before < 1024, `${device.memory.live - before} bytes are left`);
+});
+
 Deno.test("sampleRuns() warms up, then samples as long as it was told, at most so often", async () => {
   let runs = 0;
   const run = (count: number) => {
