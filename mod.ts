@@ -228,6 +228,7 @@ export {
 } from "./train/nn/linear.ts";
 export { FakeQuantLinear, InputQuantizedLinear } from "./train/nn/fake_quant_linear.ts";
 export { type InputQuantizer, type Share, WeightQuantizer } from "./train/nn/fake_quantizer.ts";
+export { QuantizedActivationLinear } from "./train/nn/quantized_activations.ts";
 export { Module, type Named } from "./train/nn/module.ts";
 export { TransposedLinear } from "./train/nn/transposed_linear.ts";
 export {
@@ -281,6 +282,14 @@ export { mergeAdapterFourBit, type MergeError } from "./train/adapters/merge_fou
 export { loadAdapter, saveAdapter, type SaveAdapterOptions } from "./train/adapters/peft.ts";
 
 // train/quant: models in few bits, and ranges of numbers, chosen by looking at them
+export {
+  type ActivationKind,
+  type ActivationRanges,
+  calibrateActivations,
+  type CalibrateOptions,
+  type LayerRange,
+  type Smoothing,
+} from "./train/quant/activation_ranges.ts";
 export { awqLayers, type AwqOptions, type AwqResult } from "./train/quant/awq.ts";
 export {
   type CompareOptions,
@@ -321,6 +330,14 @@ export type {
   QatOptions,
   QatWeightOptions,
 } from "./train/quant/qat_options.ts";
+export type { CalibrationObserver } from "./train/quant/input_statistics.ts";
+export {
+  type ActivationMode,
+  quantizeActivations,
+  type QuantizeActivationsOptions,
+  type QuantizedActivations,
+} from "./train/quant/quantize_activations.ts";
+export { type SmoothedScaling, smoothingFactors } from "./train/quant/smooth_quant.ts";
 export { quantizeLayers, ReplacedLayers, type WeightScheme } from "./train/quant/weight_only.ts";
 export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 

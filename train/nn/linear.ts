@@ -174,7 +174,7 @@ export class QuantizedLinear extends LinearLayer {
     return this.weight.bytes;
   }
 
-  /** The weight itself. */
+  /** The weight itself; null where a layer does more to its input than to multiply it. */
   protected override get factor(): Weight | null {
     return this.weight;
   }

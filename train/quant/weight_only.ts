@@ -84,11 +84,22 @@ export class ReplacedLayers {
     this.#model = model;
   }
 
-  /** Puts a quantized weight in the place of a layer's; bias and adapter stay. */
-  replace(path: string, weight: QuantizedTensor): void {
+  /**
+   * Puts a quantized weight in the place of a layer's; bias and adapter stay.
+   *
+   * @param path the layer's
+   * @param weight what it shall multiply by
+   * @param make the layer that shall do so, from the weight and the bias: by default one that decodes the weight
+   */
+  replace<Weight extends QuantizedTensor>(
+    path: string,
+    weight: Weight,
+    make: (weight: Weight, bias: Tensor | null) => LinearLayer = (own, bias) =>
+      new QuantizedLinear(own, bias),
+  ): void {
     const layer = this.layer(path);
     if (!this.#before.has(path)) this.#before.set(path, layer);
-    const quantized = new QuantizedLinear(weight, layer.bias);
+    const quantized = make(weight, layer.bias);
     quantized.branch = layer.branch;
     this.#model.replaceLinear(path, quantized);
     if (this.#before.get(path) !== layer) layer.dispose();
