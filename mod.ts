@@ -60,6 +60,7 @@ export {
   type Weight,
 } from "./kernels/linear/multiply_many.ts";
 export { crossEntropy, type CrossEntropyOptions } from "./kernels/loss/cross_entropy.ts";
+export { distillation } from "./kernels/loss/distillation.ts";
 export {
   linearCrossEntropy,
   type LinearCrossEntropyOptions,
