@@ -29,13 +29,14 @@ export class FakeQuantLinear extends LinearLayer {
   /** Rounds inputs, or null. */
   readonly inputs: InputQuantizer | null;
 
-  /** Takes a plain layer with its branch; `release` gives it back. */
+  /** Takes a plain layer with its branch, and brings its weight to 32 bits; `release` gives it back. */
   constructor(
     plain: Linear | TransposedLinear,
     weights: WeightQuantizer,
     inputs: InputQuantizer | null = null,
   ) {
     super(plain.shape, plain.bias);
+    plain.widen();
     this.plain = plain;
     this.weights = weights;
     this.inputs = inputs;

@@ -1,5 +1,6 @@
 import { noGrad } from "../../../core/autograd.ts";
 import { tensor } from "../../../core/tensor.ts";
+import { distillationRef } from "../../../kernels/loss/distillation_ref.ts";
 import { IntegerTensor } from "../../../kernels/quant/integer.ts";
 import { addLora } from "../../../train/adapters/lora.ts";
 import { loadCheckpoint, saveCheckpoint } from "../../../train/checkpoint.ts";
@@ -202,6 +203,43 @@ Deno.test("LoRA is trained inside the rounding: converting gives just what was t
       assertEquals((await integersOf(model, path))[1], (await integersOf(plain, path))[1]);
     }
   }
+});
+
+Deno.test("a frozen model whose weights lie in 16 bits is brought to 32", async () => {
+  const folder = `${await Deno.makeTempDir()}/model`;
+  for (const json of [LLAMA, GPT2]) {
+    await saveModel(makeModel(json, "none"), folder, { dtype: "f16" });
+    const run = async (weights: "f16" | "f32") => {
+      const model = await loadModel(device, folder, { weights });
+      addLora(model, { r: 4, seed: 2 });
+      await prepareQat(model);
+      await trainSome(model);
+      await convertQat(model);
+      return await logitsOf(model);
+    };
+    assertRelativeError(await run("f16"), await run("f32"), 1e-6, String(json.model_type));
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a teacher's predictions are learnt instead of the labels", async () => {
+  const teacher = makeModel(LLAMA, "none");
+  const model = makeModel();
+  await prepareQat(model, { weights: { bits: 2 } });
+  const before = await logitsOf(model);
+  const losses = await trainSome(model, { teacher, steps: 12, learningRate: 1e-3 });
+  assert(losses.at(-1)! < losses[0] / 1.5, `${losses}`);
+  const [wanted, after] = [await logitsOf(teacher), await logitsOf(model)];
+  const counts = new Int32Array(24);
+  const [far, near] = [before, after].map((x) => distillationRef(x, wanted, counts, 96));
+  assert(near < 0.9 * far, `${far} ${near}`);
+  // Where there is nothing to learn, nothing is.
+  const same = await trainSome(makeModel(), { teacher, steps: 1 });
+  assert(Math.abs(same[0]) < 1e-6, `${same}`);
+  const refuse = (teacher: LanguageModel, text: string) =>
+    assertRejects(() => trainSome(model, { teacher }), TypeError, text);
+  await refuse(model, "it is the model itself");
+  await refuse(makeModel({ ...LLAMA, vocab_size: 100 }), "it has 100 tokens, the model 96");
 });
 
 Deno.test("layers that are not chosen stay as they are, and keep what an adapter learnt", async () => {
