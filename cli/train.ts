@@ -61,6 +61,11 @@ const OPTIONS = z.strictObject({
   }),
   adapter: z.string().min(1).optional()
     .meta({ description: "go on with this PEFT adapter", placeholder: "FOLDER" }),
+  teacher: z.string().min(1).optional().meta({
+    description:
+      "learn this model's predictions instead of the answers or the text; with --qat, the same model",
+    placeholder: "FOLDER",
+  }),
   dtype: z.enum(["f32", "f16"]).default("f32")
     .meta({ description: "of the weights that --full or --qat saves" }),
   ...LORA_OPTIONS,
@@ -227,9 +232,13 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   );
   for (const note of model.notes) say(note);
   const dataset = await readData(model, options);
+  const teacher = options.teacher === undefined
+    ? undefined
+    : await loadModel(device, await modelFolder(options.teacher));
   const prepared = performance.now();
   using trainer = new Trainer(model, dataset, {
     ...options,
+    teacher,
     betas: [beta1, beta2],
     checkpointing: options.checkpointing && { keep },
   });
@@ -304,7 +313,7 @@ const train: Command = defineCommand({
       "on a GGUF file, whose weights stay in its own blocks",
     ],
     [
-      "nibble train --full --model ./SmolLM2-135M --text text.txt --qat int4 --out ./rounded",
+      "nibble train --full --model ./SmolLM2-135M --teacher ./SmolLM2-135M --text text.txt --qat int4 --out ./rounded",
       "quantization-aware training: the weights saved lose nothing with --quantize int4",
     ],
     [

@@ -41,6 +41,11 @@ export interface TrainOptions extends AdamWOptions, CaptureOptions {
    * for a fraction of the memory; `{ keep: n }` leaves the last n blocks out. The weights are the same, byte for byte.
    */
   readonly checkpointing?: Checkpointing;
+  /**
+   * A model on the same device with the same tokens, whose predictions are learnt, where there are labels, instead of those: the
+   * loss is then the divergence from them. For quantization-aware training, the model in 32 bits (Liu et al., arXiv 2305.17888).
+   */
+  readonly teacher?: LanguageModel;
 }
 
 /** What a run takes of the device's memory, in bytes. */
@@ -89,6 +94,18 @@ function checkWhole(name: string, value: number, least: number): void {
   throw new RangeError(
     `Cannot train with ${name} ${value}: wanted a whole number, at least ${least}`,
   );
+}
+
+/** Throws unless a model can learn from another. */
+function checkTeacher(teacher: LanguageModel, model: LanguageModel): void {
+  const fault = teacher === model
+    ? "it is the model itself: load another"
+    : teacher.device !== model.device
+    ? "it is on another device: load it on the model's"
+    : teacher.config.vocabSize !== model.config.vocabSize
+    ? `it has ${teacher.config.vocabSize} tokens, the model ${model.config.vocabSize}: wanted one with the same tokenizer`
+    : null;
+  if (fault) throw new TypeError(`Cannot learn from the teacher: ${fault}`);
 }
 
 /** The plan of a run: which batches make which step. */
@@ -209,6 +226,7 @@ export class Trainer implements Disposable {
     }
     checkWhole("a warm-up of", warmup, 0);
     if (readEvery !== undefined) checkWhole("readEvery:", readEvery, 1);
+    if (options.teacher) checkTeacher(options.teacher, model);
     this.model = model;
     this.#options = options;
     this.#batches = new Batches(model, dataset, options);
@@ -253,6 +271,7 @@ export class Trainer implements Disposable {
       ...{ steps: this.steps, length, batchSize, accumulation, seed, sequences, dataTokens },
       ...{ learningRate, schedule, warmup, betas, epsilon, weightDecay, maxGradNorm },
       ...adapters.length > 0 && { adapters },
+      ...this.#options.teacher && { distilled: true },
     });
   }
 

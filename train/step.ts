@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { noGrad } from "../core/autograd.ts";
 import {
   capture,
   type CapturedStep,
@@ -11,9 +12,10 @@ import {
 } from "../core/capture.ts";
 import type { Device } from "../core/device.ts";
 import { type Tensor, viewOf, zeros } from "../core/tensor.ts";
+import { distillation } from "../kernels/loss/distillation.ts";
 import { IGNORED } from "./data/dataset.ts";
 import type { PackedBatch } from "./data/packing.ts";
-import type { LanguageModel } from "./models/language_model.ts";
+import type { LanguageModel, LossOptions } from "./models/language_model.ts";
 import type { Checkpointing } from "./models/run_blocks.ts";
 import { AdamW, type AdamWOptions } from "./optim/adamw.ts";
 import { FlatParameters } from "./optim/flat_parameters.ts";
@@ -34,6 +36,22 @@ export interface TrainStepOptions extends AdamWOptions, CaptureOptions {
   readonly length: number;
   /** Whether blocks are computed again in the backward pass; see `TrainOptions`. */
   readonly checkpointing?: Checkpointing;
+  /** Whose predictions are learnt instead of the labels; see `TrainOptions`. */
+  readonly teacher?: LanguageModel;
+}
+
+/** A batch's loss. Labels say where there is something to learn, and without a teacher also what. */
+function lossOf(
+  model: LanguageModel,
+  teacher: LanguageModel | undefined,
+  ids: Tensor,
+  targets: Tensor,
+  options: LossOptions,
+): Tensor {
+  if (!teacher) return model.targetLoss(ids, targets, options);
+  const { positions, places } = options;
+  const wanted = noGrad(() => teacher.forward(ids, { positions, places }));
+  return distillation(model.forward(ids, options), wanted, targets, options);
 }
 
 /** Makes steps, and keeps their losses on the GPU until someone asks. */
@@ -60,14 +78,14 @@ export class TrainStep {
     this.#device = device;
     this.parameters = new FlatParameters(model.parameters());
     this.optimizer = new AdamW(this.parameters, options);
-    const { mostTargets, rows, length, checkpointing } = options;
+    const { mostTargets, rows, length, checkpointing, teacher } = options;
     this.#rows = rows;
     this.#length = length;
     const padded = Math.max(1, Math.ceil(mostTargets / PLACES_MULTIPLE)) * PLACES_MULTIPLE;
     this.#places = padded > DENSE_SHARE * rows * length ? 0 : padded;
     this.#learn = capture(device, (ids, positions, targets, count, places) => {
       const options = { positions, places, count, checkpointing };
-      const loss = model.targetLoss(ids, targets, options);
+      const loss = lossOf(model, teacher, ids, targets, options);
       this.parameters.addGradients(loss);
       return loss;
     }, options);

@@ -49,11 +49,19 @@ async function lost(name: string, quantize: "int4" | "int8", blockSize?: number)
 }
 
 Deno.test("nibble train --qat saves weights that lose nothing when they are quantized", async () => {
-  for (const [scheme, ...args] of [["int4", "--full"], ["int8", "--full"], ["int4"]] as const) {
+  const teacher = ["--teacher", `${folder}/model`];
+  for (
+    const [scheme, ...args] of [["int4", "--full", ...teacher], ["int8", "--full"], [
+      "int4",
+    ]] as const
+  ) {
     const out = `${folder}/${scheme}${args.length}`;
     const all = [...SHORT, "--qat", scheme, ...args, "--out", out];
     const { code, stdout, stderr } = await nibble("train", ...all);
     assertEquals([code, stderr], [0, ""]);
+    // The teacher's own loss on this task is far above its divergence from itself, rounded.
+    const loss = Number(/loss ([\d.]+)/.exec(stdout)![1]);
+    assertEquals(loss < 1, args.length > 1 && args[1] === "--teacher", `loss ${loss}`);
     assertMatch(stdout, /The model is in .*\n--quantize int\d gives back its whole numbers\n$/);
     assert(await lost(out.slice(folder.length + 1), scheme) < 1e-6);
     // Not so with weights that were trained without it.
