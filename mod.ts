@@ -315,6 +315,13 @@ export type { LayerErrors } from "./train/quant/layer_errors.ts";
 export type { CalibrationText } from "./train/quant/calibration.ts";
 export { gptqLayers, type GptqOptions } from "./train/quant/gptq_layers.ts";
 export {
+  type ChoiceUnit,
+  type ChooseOptions,
+  chooseSchemes,
+  type Chosen,
+  type SchemeChoice,
+} from "./train/quant/choose_bits.ts";
+export {
   parseScheme,
   type PolicyRule,
   type QuantizationPolicy,
@@ -351,4 +358,16 @@ export {
   type PerplexityOptions,
 } from "./train/eval/perplexity.ts";
 export type { EvaluationProgress } from "./train/eval/score.ts";
+export {
+  chooseBits,
+  type ChooseBitsOptions,
+  measurePolicies,
+  measureSensitivity,
+  type ProbeOptions,
+  type SchemeShift,
+  type Sensitivity,
+  type SensitivityOptions,
+  type Shift,
+  type UnitSensitivity,
+} from "./train/eval/sensitivity.ts";
 export { generate, type GenerateOptions, generateTokens } from "./train/eval/generate.ts";

@@ -50,6 +50,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./quantize_compare.ts"),
   },
   {
+    name: "quantize sensitivity",
+    summary:
+      "Quantize one layer at a time, see what is lost, and choose bits for each within a size",
+    load: () => import("./quantize_sensitivity.ts"),
+  },
+  {
     name: "merge",
     summary: "Merge an adapter into its model, in plain weights or in 4 bits, as a model folder",
     load: () => import("./merge.ts"),

@@ -151,7 +151,8 @@ export function divergenceOf(
   return Math.max(0, sum * vocabulary / from.length);
 }
 
-function logSumExp(x: Float32Array): number {
+/** `log Σ exp(x)`. */
+export function logSumExp(x: Float32Array): number {
   let most = -Infinity;
   for (const value of x) most = Math.max(most, value);
   let sum = 0;

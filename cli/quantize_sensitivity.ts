@@ -1,0 +1,201 @@
+/** `nibble quantize sensitivity`: which layers suffer from few bits, and how many each should get. */
+import { z } from "zod";
+import { openDevice } from "../core/device.ts";
+import { readText } from "../train/data/dataset.ts";
+import {
+  chooseBits,
+  measurePolicies,
+  measureSensitivity,
+  type Sensitivity,
+  type Shift,
+} from "../train/eval/sensitivity.ts";
+import { loadModel } from "../train/models/load.ts";
+import type { Chosen } from "../train/quant/choose_bits.ts";
+import { parseScheme, savePolicy } from "../train/quant/policy.ts";
+import { type Command, defineCommand } from "./command.ts";
+import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { jsonSwitch, textList } from "./options.ts";
+import { bytes, count, curve, printJson, printLine, significant, table } from "./print.ts";
+import { progress } from "./progress.ts";
+
+/** Bits a weight, or bytes of the linear layers: `5`, `5bits`, `60MB`. */
+function readBudget(text: string): { bits: number } | { bytes: number } | null {
+  const [, digits, unit] = /^(\d+(?:\.\d+)?)\s*(bits?|MB|kB|GB)?$/.exec(text) ?? [];
+  const value = Number(digits);
+  if (!(value > 0)) return null;
+  if (unit === undefined || unit.startsWith("bit")) return { bits: value };
+  return { bytes: Math.floor(value * { kB: 1e3, MB: 1e6, GB: 1e9 }[unit]!) };
+}
+
+/** Whether a scheme has that name. */
+function isScheme(name: string): boolean {
+  try {
+    parseScheme(name);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const OPTIONS = z.strictObject({
+  model: MODEL_OPTIONS.model,
+  text: z.string().min(1).meta({ description: "the text to measure on", placeholder: "FILE" }),
+  budget: z.string().min(1).default("5bits").meta({
+    description: "bits a weight of the linear layers, scales included, or their bytes as 60MB",
+    placeholder: "SIZE",
+  }),
+  schemes: textList().default(["int8", "int4-g32", "int4", "int4-g128", "nf4-dq"]).meta({
+    description: "what layers may get: f32, int8, int4, hqq, nf4, nf4-dq, fp4, also as int4-g32",
+  }),
+  group: z.enum(["layer", "block", "type"]).default("layer")
+    .meta({ description: "what is quantized together, and gets one scheme" }),
+  method: z.enum(["exact", "greedy"]).default("exact")
+    .meta({ description: "how to choose: the best there is, or step by step" }),
+  measure: z.enum(["divergence", "loss"]).default("divergence")
+    .meta({ description: "what shall be least: KL divergence, or the noisier change of the loss" }),
+  window: z.int().min(2).optional()
+    .meta({ description: "tokens of a window; 256, or the context if that is less" }),
+  places: z.int().min(1).default(512)
+    .meta({ description: "places of the text at which predictions are compared" }),
+  limit: z.int().min(2).default(4096).meta({ description: "tokens of the text at most" }),
+  check: z.string().min(1).optional().meta({
+    description: "another text, on which the choice is compared with all layers in one scheme",
+    placeholder: "FILE",
+  }),
+  out: z.string().min(1).optional().meta({
+    description: "where to write the choice, for quantize compare --policy and quantizeByPolicy",
+    placeholder: "FILE",
+  }),
+  json: jsonSwitch(),
+}).refine(({ budget }) => readBudget(budget) !== null, {
+  message: "wanted bits a weight such as 5 or 5.0bits, or a size such as 60MB",
+  path: ["budget"],
+}).refine(({ schemes }) => schemes.every(isScheme), {
+  message: "wanted names such as f32, int8, int4, int4-g32, hqq, nf4, nf4-dq",
+  path: ["schemes"],
+});
+
+/** What the choice and uniform schemes do to another text. */
+interface Checked extends Shift {
+  readonly scheme: string;
+}
+
+function printUnits({ units }: Sensitivity, chosen: Chosen, schemes: readonly string[]): void {
+  printLine(table(
+    ["layers", "weights", ...schemes.map((name) => `KL ${name}`), "chosen"],
+    units.map(({ name, weights, schemes: own }, u) => [
+      name,
+      count(weights),
+      ...own.map(({ divergence }) => significant(divergence)),
+      chosen.choices[u].scheme,
+    ]),
+    { right: schemes.map((_, i) => i + 2).concat(1) },
+  ));
+}
+
+/** The divergence by layer in one scheme, as a curve. */
+function printCurve({ units }: Sensitivity, scheme: string): void {
+  const values = units.map(({ schemes }) =>
+    schemes.find((own) => own.scheme === scheme)!.divergence
+  );
+  const drawn = curve(values, { width: 72, height: 8 });
+  if (drawn !== "") {
+    printLine(`\nKL with one quantized to ${scheme}, in the model's order\n${drawn}`);
+  }
+}
+
+function printChoice(chosen: Chosen, weights: number): void {
+  const bits = 8 * chosen.bytes / weights;
+  printLine(
+    `\nChosen: ${bits.toFixed(3)} bits a weight, ${bytes(chosen.bytes)}; KL about ${
+      significant(chosen.cost)
+    } if losses add up`,
+  );
+  for (const { scheme, layers } of chosen.policy.rules) {
+    printLine(`  ${scheme}: ${layers.length} layers`);
+  }
+}
+
+function printChecked(checked: readonly Checked[]): void {
+  printLine(`\nOn the other text, at the same places\n${
+    table(
+      ["scheme", "bits", "size", "KL", "loss change", "perplexity"],
+      checked.map((own) => [
+        own.scheme,
+        own.bitsPerWeight.toFixed(3),
+        bytes(own.bytes),
+        significant(own.divergence),
+        own.lossChange.toFixed(4),
+        own.perplexity.toFixed(3),
+      ]),
+      { right: [1, 2, 3, 4, 5] },
+    )
+  }`);
+}
+
+const command: Command = defineCommand({
+  name: "quantize sensitivity",
+  summary: "Quantize one layer at a time, see what is lost, and choose bits for each within a size",
+  examples: [
+    [
+      "nibble quantize sensitivity --model ./SmolLM2-135M --text book.txt --budget 5.0bits --out mixed.json",
+      "the best mix at 5 bits a weight, as a policy for quantize compare --policy",
+    ],
+    [
+      "nibble quantize sensitivity --model ./SmolLM2-135M --text book.txt --group type --check notes.txt --json",
+      "one scheme for each kind of layer, and how that does on another text, for machines",
+    ],
+  ],
+  options: OPTIONS,
+  async run(options) {
+    const { model: name, text, budget, schemes, group, method, measure, limit, json } = options;
+    const { window, places, check, out } = options;
+    using device = await openDevice();
+    const model = await loadModel(device, await modelFolder(name));
+    const { tokenizer } = model;
+    if (!tokenizer) {
+      throw new TypeError(
+        `Cannot measure "${name}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
+      );
+    }
+    const idsOf = async (path: string) =>
+      tokenizer.encode((await readText(path)).text).subarray(0, limit);
+    const ids = await idsOf(text);
+    const others = check === undefined ? null : await idsOf(check);
+    let sensitivity: Sensitivity;
+    {
+      const total = [...model.linearLayers()].length * schemes.length;
+      using bar = progress({ total, label: "Quantizing layers", json });
+      const onProgress = (done: number, all: number) => bar.update(Math.round(done * total / all));
+      sensitivity = await measureSensitivity(model, {
+        ...{ ids, window, places, schemes, group, onProgress },
+      });
+    }
+    const chosen = chooseBits(sensitivity, { ...readBudget(budget)!, method, measure });
+    if (out !== undefined) await savePolicy(out, chosen.policy);
+    const bitsPerWeight = 8 * chosen.bytes / sensitivity.weights;
+    let checked: Checked[] | null = null;
+    if (others) {
+      const uniform = schemes.map((otherwise) => ({ rules: [], otherwise }));
+      const shifts = await measurePolicies(model, [chosen.policy, ...uniform], {
+        ...{ ids: others, window, places: 4 * places },
+      });
+      checked = shifts.map((own, i) => ({ scheme: ["chosen", ...schemes][i], ...own }));
+    }
+    if (json) {
+      const { choices: _, ...rest } = chosen;
+      return printJson({
+        ...{ model: name, text, budget, method, measure, group, tokens: ids.length },
+        sensitivity,
+        chosen: { ...rest, bitsPerWeight },
+        checked,
+      });
+    }
+    printUnits(sensitivity, chosen, schemes);
+    printCurve(sensitivity, schemes.at(-1)!);
+    printChoice(chosen, sensitivity.weights);
+    if (checked) printChecked(checked);
+    if (out !== undefined) printLine(`Written to ${out}`);
+  },
+});
+export default command;

@@ -1,0 +1,121 @@
+import { Random } from "../../../core/random.ts";
+import {
+  chooseBits,
+  measurePolicies,
+  measureSensitivity,
+  type Sensitivity,
+} from "../../../train/eval/sensitivity.ts";
+import { evaluatePerplexity } from "../../../train/eval/perplexity.ts";
+import { loadModel } from "../../../train/models/load.ts";
+import type { QuantizationPolicy } from "../../../train/quant/policy.ts";
+import { quantizeLayers } from "../../../train/quant/weight_only.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
+import { device } from "../../device.ts";
+
+const ASSETS = new URL("../../../assets/", import.meta.url).pathname;
+const model = await loadModel(device, `${ASSETS}base`);
+const text = await Deno.readTextFile(`${ASSETS}wordnet/heldout.txt`);
+const all = model.tokenizer!.encode(text.slice(0, 60_000));
+
+/** Attention and MLP of each block. */
+const half = (path: string) => path.slice(0, path.lastIndexOf("."));
+
+/** A choice at random that takes no more bytes, and little less. */
+function randomPolicy({ units }: Sensitivity, bytes: number, seed: number): QuantizationPolicy {
+  const random = new Random(seed);
+  const smallest = units.map(({ schemes }) => schemes.reduce((a, b) => a.bytes < b.bytes ? a : b));
+  let spare = bytes - smallest.reduce((sum, own) => sum + own.bytes, 0);
+  const chosen = [...smallest];
+  for (const u of random.permutation(units.length)) {
+    const { schemes } = units[u];
+    const other = schemes[random.integer(schemes.length)];
+    const extra = other.bytes - chosen[u].bytes;
+    if (extra > spare) continue;
+    chosen[u] = other;
+    spare -= extra;
+  }
+  return { rules: units.map(({ layers }, u) => ({ layers, scheme: chosen[u].scheme })) };
+}
+
+Deno.test("bits that follow sensitivity beat uniform bits, and random ones, of the same size", async () => {
+  const measured = await measureSensitivity(model, {
+    ids: all.subarray(0, 1024),
+    window: 128,
+    schemes: ["int8", "int4-g32", "int4", "nf4-dq"],
+    group: half,
+    places: 256,
+  });
+  assertEquals([measured.units.length, measured.places], [8, 256]);
+  for (const { name, schemes: [int8, small, int4] } of measured.units) {
+    assert(int8.divergence > 0 && int8.divergence < small.divergence, name);
+    assert(small.divergence < int4.divergence && small.bytes > int4.bytes, name);
+  }
+  const bytes = measured.units.reduce((sum, { schemes }) => sum + schemes[1].bytes, 0);
+  const exact = chooseBits(measured, { bytes });
+  const greedy = chooseBits(measured, { bytes, method: "greedy" });
+  assert(exact.cost <= greedy.cost && exact.bytes <= bytes);
+  // INT4 as it is mostly has 64 weights to a scale: of the same size is that with 32.
+  const uniform = { rules: [], otherwise: "int4-g32" };
+  const random = [1, 2, 3].map((seed) => randomPolicy(measured, bytes, seed));
+  // On a text that was not looked at.
+  const [mixed, greedily, int4, ...others] = await measurePolicies(
+    model,
+    [exact.policy, greedy.policy, uniform, ...random],
+    { ids: all.subarray(4096, 4096 + 4096), window: 128, places: 2048 },
+  );
+  assert(mixed.bytes <= int4.bytes && mixed.bytes === exact.bytes);
+  for (const own of [mixed, greedily]) {
+    assert(own.divergence < int4.divergence, `${own.divergence}, uniform ${int4.divergence}`);
+    assert(own.perplexity < int4.perplexity, `${own.perplexity}, uniform ${int4.perplexity}`);
+    for (const other of others) assert(own.divergence < other.divergence);
+  }
+});
+
+Deno.test("perplexity and its change are those of the whole text where all places are looked at", async () => {
+  const ids = all.subarray(0, 512);
+  const before = await evaluatePerplexity(model, ids, { window: 128 });
+  const int4 = { rules: [], otherwise: "int4" };
+  const [shift] = await measurePolicies(model, [int4], { ids, window: 128, places: 512 });
+  const replaced = await quantizeLayers(model, { kind: "int4" });
+  const after = await evaluatePerplexity(model, ids, { window: 128 });
+  replaced.restore();
+  assert(Math.abs(shift.perplexity / after.perplexity - 1) < 1e-5);
+  const change = Math.log(after.perplexity / before.perplexity);
+  assert(Math.abs(shift.lossChange - change) < 1e-5, `${shift.lossChange}, wanted ${change}`);
+});
+
+Deno.test("layers are grouped by block and type, and the model is as before", async () => {
+  const ids = all.subarray(0, 64);
+  const before = [...model.linearLayers()].map(([, layer]) => layer);
+  const count = async (group: "layer" | "block" | "type") =>
+    (await measureSensitivity(model, { ids, schemes: ["nf4"], group, places: 4 })).units
+      .map(({ name, layers }) => `${name}:${layers.length}`);
+  assertEquals((await count("block"))[1], "model.layers.1:7");
+  assertEquals(await count("type"), [
+    ...["q_proj", "k_proj", "v_proj", "o_proj"].map((name) => `self_attn.${name}:4`),
+    ...["gate_proj", "up_proj", "down_proj"].map((name) => `mlp.${name}:4`),
+  ]);
+  [...model.linearLayers()].forEach(([path, layer], i) => assert(layer === before[i], path));
+});
+
+Deno.test("what cannot be measured or chosen is refused", async () => {
+  const measure = (ids: Int32Array, schemes: string[], more = {}) => () =>
+    measureSensitivity(model, { ids, schemes, ...more });
+  await assertRejects(measure(all.subarray(0, 1), ["int4"]), RangeError, "1 tokens");
+  await assertRejects(measure(all.subarray(0, 0), ["int4"]), RangeError, "0 tokens");
+  await assertRejects(measure(all.subarray(0, 64), ["int3"]), RangeError, '"int3"');
+  await assertRejects(
+    measure(all.subarray(0, 64), ["int4"], { places: 0 }),
+    RangeError,
+    "0 places",
+  );
+  const ids = all.subarray(0, 64);
+  const some = await measureSensitivity(model, {
+    ids,
+    schemes: ["int4"],
+    group: "type",
+    places: 4,
+  });
+  assertThrows(() => chooseBits(some, { bits: 4 }), RangeError, "the smallest of the schemes take");
+  assertThrows(() => chooseBits(some, {}), TypeError, "either bits or bytes");
+});
