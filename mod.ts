@@ -371,3 +371,15 @@ export {
   type UnitSensitivity,
 } from "./train/eval/sensitivity.ts";
 export { generate, type GenerateOptions, generateTokens } from "./train/eval/generate.ts";
+
+// train/digits: batch normalization near quantization, on real handwritten digits
+export {
+  compareDigits,
+  type CompareDigitsOptions,
+  type DigitComparison,
+  type DigitResult,
+  type DigitScheme,
+} from "./train/digits/compare.ts";
+export { type DigitData, type DigitSet, loadDigits } from "./train/digits/data.ts";
+export type { ApartAndFolded, FoldingResult } from "./train/digits/folding.ts";
+export type { DigitKind } from "./train/digits/network.ts";

@@ -56,6 +56,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./quantize_sensitivity.ts"),
   },
   {
+    name: "quantize digits",
+    summary: "Batch norm folded and quantized: accuracy of two small networks on real digits",
+    load: () => import("./quantize_digits.ts"),
+  },
+  {
     name: "merge",
     summary: "Merge an adapter into its model, in plain weights or in 4 bits, as a model folder",
     load: () => import("./merge.ts"),
