@@ -19,21 +19,20 @@ import { type RoundedWeights, roundWeights, type WeightRounding } from "./round_
 /** A layer whose output channels can be scaled by its weight's rows. */
 export type FoldableLayer = Linear | Conv2d;
 
-const NAMES = ["weight", "bias", "running mean", "running variance"];
-
 /** A normalization's numbers on the host. */
-async function numbersOf(norm: BatchNorm): Promise<Float32Array[]> {
-  const { weight, bias, running } = norm;
+async function numbersOf({ weight, bias, running }: BatchNorm): Promise<Float32Array[]> {
   const tensors = [weight, bias, running.mean, running.variance];
   const found = await Promise.all(tensors.map((t) => t.read())) as Float32Array[];
-  found.forEach((numbers, i) => {
-    const at = numbers.findIndex((x) => !Number.isFinite(x));
+  ["weight", "bias", "running mean", "running variance"].forEach((name, i) => {
+    const isVariance = i === 3;
+    const at = found[i].findIndex((x) => !Number.isFinite(x) || isVariance && x < 0);
     if (at < 0) return;
     throw new RangeError(
-      `Cannot fold a batch normalization whose ${NAMES[i]} has ${
-        numbers[at]
-      } at channel ${at}: wanted finite ` +
-        "numbers; training has gone wrong",
+      `Cannot fold a batch normalization whose ${name} is ${
+        found[i][at]
+      } at channel ${at}: wanted ${
+        isVariance ? "0 or more" : "a finite number"
+      }; look for what went wrong in training`,
     );
   });
   return found;
@@ -65,7 +64,12 @@ async function foldedNumbers(
 ): Promise<{ factors: Float64Array; bias: Float32Array<ArrayBuffer> }> {
   const [gain, shift, mean, variance] = await numbersOf(norm);
   const own = await layer.bias?.read();
-  const factors = Float64Array.from(gain, (g, i) => g / Math.sqrt(variance[i] + norm.epsilon));
+  const factors = Float64Array.from(gain, (g, i) => {
+    if (variance[i] + norm.epsilon > 0) return g / Math.sqrt(variance[i] + norm.epsilon);
+    throw new RangeError(
+      `Cannot fold a batch normalization whose running variance is 0 at channel ${i} and its epsilon too: it divides by 0`,
+    );
+  });
   const bias = Float32Array.from(factors, (f, i) => ((own?.[i] ?? 0) - mean[i]) * f + shift[i]);
   return { factors, bias };
 }

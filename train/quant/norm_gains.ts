@@ -14,6 +14,8 @@ export interface FoldedGains {
   readonly norms: readonly string[];
   /** Puts all weights back as they were. */
   restore(): void;
+  /** Forgets how they were: until then the model's changed weights take their memory twice. */
+  commit(): void;
 }
 
 /**
@@ -32,7 +34,8 @@ export interface FoldedGains {
  *
  * using device = await openDevice();
  * const model = await loadModel(device, "assets/base");
- * const { norms } = await foldNormGains(model);
+ * const { norms, commit } = await foldNormGains(model);
+ * commit();
  * console.log(norms.length); // 8: two in each of four blocks
  * ```
  */
@@ -62,5 +65,5 @@ export async function foldNormGains(model: LanguageModel): Promise<FoldedGains> 
     moved.move(scaling, Float32Array.from(gains[i], (gain) => gain === 0 ? 1 : gain));
     norms.push(scaling.source);
   });
-  return { norms, restore: () => moved.restore() };
+  return { norms, restore: () => moved.restore(), commit: () => moved.commit() };
 }

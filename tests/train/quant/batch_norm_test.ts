@@ -1,5 +1,5 @@
 import { backward, noGrad } from "../../../core/autograd.ts";
-import { tensor } from "../../../core/tensor.ts";
+import { type Tensor, tensor } from "../../../core/tensor.ts";
 import { conv2dRef } from "../../../kernels/conv/conv2d_ref.ts";
 import { matmulRef } from "../../../kernels/linear/matmul_ref.ts";
 import { batchNormRef, batchStatisticsRef } from "../../../kernels/norm/batch_norm_ref.ts";
@@ -89,6 +89,41 @@ Deno.test("BatchNormQat with fine steps is layer and normalization, in training 
       const y = await qat.forward(inputOf(layer), training).read();
       // 8 bits: steps of 1/127 of a channel's largest weight.
       assertRelativeError(y, wanted, 0.03);
+    }
+  }
+});
+
+/** What training sees in float64: the scaled weight rounded, the output un-scaled, the batch's own statistics. */
+async function qatExpected(layer: Linear, norm: BatchNorm, most: number, training: boolean) {
+  const read = (t: Tensor) => t.read();
+  const [x, w, gain, shift, mean, variance] = await Promise.all(
+    [inputOf(layer), layer.weight, norm.weight, norm.bias, norm.running.mean, norm.running.variance]
+      .map(read),
+  );
+  const bias = await layer.bias?.read() ?? new Float32Array(CHANNELS);
+  const rounded = new Float64Array(w.length);
+  const factors = Array.from(gain, (g, c) => g / Math.sqrt(variance[c] + norm.epsilon));
+  for (const [c, factor] of factors.entries()) {
+    const scaled = Array.from(w.subarray(12 * c, 12 * c + 12), (v) => v * factor);
+    const step = Math.max(...scaled.map(Math.abs)) / most;
+    rounded.set(scaled.map((v) => Math.round(v / step) * step), 12 * c);
+  }
+  const y = matmulRef(x, rounded, { m: 9, n: CHANNELS, k: 12, transposeB: true })
+    .map((v, i) => v / factors[i % CHANNELS] + bias[i % CHANNELS]);
+  const statistics = training ? batchStatisticsRef(y, CHANNELS) : { mean, variance };
+  return batchNormRef(y, gain, shift, statistics, norm.epsilon);
+}
+
+Deno.test("BatchNormQat computes in QAT's order, as float64 does", async () => {
+  for (const make of LAYERS.slice(0, 2)) {
+    for (const training of [true, false]) {
+      for (const bits of [2, 4, 8]) {
+        const [layer, norm] = [make() as Linear, someNorm()];
+        const wanted = await qatExpected(layer, norm, 2 ** (bits - 1) - 1, training);
+        const qat = new BatchNormQat(layer, norm, { bits, per: "channel" });
+        const y = await qat.forward(inputOf(layer), training).read();
+        assertRelativeError(y, wanted, 2e-6, `${bits} bits, training ${training}`);
+      }
     }
   }
 });
@@ -194,7 +229,31 @@ Deno.test("foldBatchNorm() and convert() refuse what does not fit, NaN, and gain
   await assertRejects(
     () => foldBatchNorm(layer, someNorm(broken)),
     RangeError,
-    "weight has NaN at channel 2",
+    "weight is NaN at channel 2",
+  );
+  const withVariance = (variance: number, epsilon: number) => {
+    const norm = someNorm();
+    const of = Float32Array.from({ length: CHANNELS }, (_, i) => i === 4 ? variance : 1);
+    return new BatchNorm({
+      ...norm,
+      running: { ...norm.running, variance: tensor(device, of) },
+      epsilon,
+    });
+  };
+  await assertRejects(
+    () => foldBatchNorm(layer, withVariance(-0.5, 1)),
+    RangeError,
+    "variance is -0.5 at channel 4",
+  );
+  await assertRejects(
+    () => foldBatchNorm(layer, withVariance(0, 0)),
+    RangeError,
+    "variance is 0 at channel 4",
+  );
+  assert(
+    (await (await foldBatchNorm(layer, withVariance(0, 1e-5))).weight.read()).every(
+      Number.isFinite,
+    ),
   );
   const none = randomNumbers(CHANNELS, 1);
   none[3] = 0;
@@ -237,6 +296,10 @@ Deno.test("foldNormGains() leaves logits equal, gains 1, and puts them back", as
     assertRelativeError(await logits(), before, 1e-5, name);
     restore();
     assertEquals(await logits(), before);
+    const live = device.memory.live;
+    const { commit } = await foldNormGains(model);
+    commit();
+    assert(device.memory.live < live + 1000, "the copies are freed");
     model.dispose();
   }
 });
