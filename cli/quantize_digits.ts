@@ -31,7 +31,7 @@ function accuracies(results: readonly DigitResult[], networks: readonly DigitKin
     [...schemes.values()].map(({ name, rounding, folded, trained }) => [
       rounding ? `int${rounding.bits} per ${rounding.per}` : "f32",
       folded ? "folded" : "apart",
-      trained ? "as quantized" : "in f32",
+      trained ? rounding ? "on as quantized" : "on in f32" : "in f32",
       ...networks.flatMap((network) => {
         const own = results.find((result) => result.network === network && result.name === name)!;
         return [accuracyCell(own), decibels(own.sqnr)];

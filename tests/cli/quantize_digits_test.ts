@@ -8,7 +8,7 @@ Deno.test("nibble quantize digits shows accuracies with and without folding", as
   const json = await digits(...SHORT, "--json");
   assertEquals([json.code, json.stderr], [0, ""]);
   const { results, folding, seeds, epochs, qatEpochs } = JSON.parse(json.stdout);
-  assertEquals([seeds, epochs, qatEpochs, results.length, folding.length], [1, 2, 1, 18, 2]);
+  assertEquals([seeds, epochs, qatEpochs, results.length, folding.length], [1, 2, 1, 19, 2]);
   const [apart, folded] = results;
   assertEquals([apart.name, folded.name], ["f32, apart", "f32, folded"]);
   assert(apart.accuracy > 0.8 && apart.accuracy === folded.accuracy, json.stdout);
@@ -19,7 +19,7 @@ Deno.test("nibble quantize digits shows accuracies with and without folding", as
   // The same seed, the same figures.
   assertMatch(stdout, new RegExp(`^f32 +apart +in f32 +${share}$`, "m"));
   assertMatch(stdout, new RegExp(`^f32 +folded +in f32 +${share} +\\d+\\.\\d$`, "m"));
-  assertMatch(stdout, /^int4 per channel +folded +as quantized +[\d.]+ %$/m);
+  assertMatch(stdout, /^int4 per channel +folded +on as quantized +[\d.]+ %$/m);
   assertMatch(stdout, /^MLP 2( +\d+\.\d+){6}$/m);
 });
 

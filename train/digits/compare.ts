@@ -27,7 +27,7 @@ export interface DigitScheme {
   readonly rounding: WeightRounding | null;
   /** Whether normalizations are folded before weights are rounded. */
   readonly folded: boolean;
-  /** Whether the network was trained on with rounded weights. */
+  /** Whether the network was trained on, with weights rounded if they are. */
   readonly trained: boolean;
 }
 
@@ -79,6 +79,8 @@ export const DIGIT_SCHEMES: readonly DigitScheme[] = [
       trained: false,
     }))
   ),
+  // What further training gives without rounding: rows below are to be seen beside it.
+  { name: "f32, folded, trained on", rounding: null, folded: true, trained: true },
   ...ROUNDINGS.filter(({ bits }) => bits < 8).map((rounding): DigitScheme => ({
     name: `int${rounding.bits} per ${rounding.per}, folded, QAT`,
     rounding,
@@ -132,13 +134,21 @@ async function askTrained(
   ask: (network: DigitNetwork) => Promise<Float32Array>,
   train: (network: DigitNetwork) => Promise<void>,
 ): Promise<Float32Array> {
-  const qat = copyNetwork(network, (layer, norm) => new BatchNormQat(layer, norm, rounding!));
-  await train(qat);
-  const units = (qat.units as BatchNormQat[]).map(async (unit) => (await unit.convert()).layer);
-  const stored = new DigitNetwork(qat.kind, await Promise.all(units), qat.head);
+  const copy = copyNetwork(
+    network,
+    (layer, norm) =>
+      rounding ? new BatchNormQat(layer, norm, rounding) : new NormalizedLayer(layer, norm),
+  );
+  await train(copy);
+  const units = (copy.units as (BatchNormQat | NormalizedLayer)[]).map(async (unit) =>
+    unit instanceof BatchNormQat
+      ? (await unit.convert()).layer
+      : await foldBatchNorm(unit.layer, unit.norm)
+  );
+  const stored = new DigitNetwork(copy.kind, await Promise.all(units), copy.head);
   const logits = await ask(stored);
-  disposeBut(stored, qat);
-  disposeBut(qat);
+  disposeBut(stored, copy);
+  disposeBut(copy);
   return logits;
 }
 
