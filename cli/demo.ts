@@ -60,9 +60,9 @@ const SHOWN = 3;
 const STREAMS = { train: 0x64656d01, test: 0x64656d02 };
 
 const SCHEMES = [
-  ["f32", "f32", {}],
-  ["nf4", "NF4", { quantize: "nf4" }],
-  ["nf4dq", "NF4, double quantization", { quantize: "nf4", doubleQuant: true }],
+  ["f32", "f32", { weights: "f32" }],
+  ["nf4", "NF4", { quantize: "nf4", weights: "f32" }],
+  ["nf4dq", "NF4, double quantization", { quantize: "nf4", doubleQuant: true, weights: "f32" }],
 ] as const satisfies readonly (readonly [string, string, LoadOptions])[];
 
 type Scheme = typeof SCHEMES[number][0];

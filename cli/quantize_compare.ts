@@ -95,7 +95,7 @@ const command: Command = defineCommand({
     const schemes = new Set(options.schemes as SchemeName[]);
     if (policy) schemes.add("policy");
     using device = await openDevice();
-    const model = await loadModel(device, await modelFolder(name));
+    const model = await loadModel(device, await modelFolder(name), { weights: "f32" });
     const { tokenizer } = model;
     if (!tokenizer) {
       throw new TypeError(
