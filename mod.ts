@@ -25,6 +25,7 @@ export {
   type Node,
   noGrad,
 } from "./core/autograd.ts";
+export type { ActivationType } from "./core/halves.ts";
 export type { Binding, Texels, Uniform } from "./core/binding.ts";
 export {
   capture,

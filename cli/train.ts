@@ -76,6 +76,10 @@ const OPTIONS = z.strictObject({
     group: "Memory",
     aka: ["gradient-checkpointing"],
   }),
+  activations: z.enum(["f32", "f16"]).default("f32").meta({
+    description: "what the backward pass gets to read of the forward pass; f16 takes less memory",
+    group: "Memory",
+  }),
   keepBlocks: z.int().min(0).default(0)
     .meta({ description: "with --checkpointing, so many blocks are left out", group: "Memory" }),
   checkpoint: z.string().min(1).optional().meta({

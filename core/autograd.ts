@@ -8,6 +8,7 @@ import type { Device } from "./device.ts";
 import { uniform } from "./binding.ts";
 import { constant } from "./constant.ts";
 import { gridOf } from "./grid.ts";
+import { fromHalf, halfOf, keepHalf, keepingHalves } from "./halves.ts";
 import { kernel } from "./kernel.ts";
 import { checkSameShape, showShape } from "./shape.ts";
 import sumCode from "./sum.wgsl" with { type: "text" };
@@ -64,6 +65,7 @@ export function isTracking(): boolean {
  * @param out the op's result
  * @param inputs the tensors that it was computed from
  * @param rule gives the inputs' gradients
+ * @param saved the inputs and results that the rule asks for by `kept`: they may be kept in 16 bits until then
  * @returns `out`
  */
 export function track(
@@ -71,9 +73,11 @@ export function track(
   out: Tensor,
   inputs: readonly Tensor[],
   rule: BackwardRule,
+  saved: readonly Tensor[] = [],
 ): Tensor {
   if (recording && inputs.some(needsGrad)) {
     out.node = { id: nextId++, label, inputs, rule };
+    for (const t of saved) if (!isRecomputed(t)) keepHalf(t);
   }
   return out;
 }
@@ -187,12 +191,14 @@ export function eachGradient(
   propagate(loss, grad ?? viewOf(one(loss.device), loss.shape), take);
 }
 
-/** What `kept` has computed again in the backward pass that runs now. */
+/** What `kept` has computed again, by tensor, and what it has widened, by halves, in the backward pass that runs now. */
 let recomputed: Map<Tensor, Tensor> | null = null;
 
 /**
  * Computes a tensor whose inputs are kept for the backward pass anyway, and which is cheap. In a recorded step with `recompute`, rules
  * that ask for it by `kept` get it computed once more, so that its memory is free in between.
+ *
+ * @param make computes it; it asks for its inputs by `kept` too
  */
 export function recomputable(make: () => Tensor): Tensor {
   const t = make();
@@ -200,12 +206,24 @@ export function recomputable(make: () => Tensor): Tensor {
   return t;
 }
 
-/** For backward rules: the input `t` as it was, from memory or computed again. In a forward pass `t` itself. */
+/** Whether `kept` computes a tensor once more. */
+function isRecomputed(t: Tensor): t is Tensor & { again: () => Tensor } {
+  return t.again !== null && t.device.recorder?.recompute === true;
+}
+
+/**
+ * For backward rules: the input or result `t` as it was, from memory or computed again; or rounded, where activations are kept in 16
+ * bits. In a forward pass `t` itself.
+ */
 export function kept(t: Tensor): Tensor {
-  if (!t.again || !recomputed || !t.device.recorder?.recompute) return t;
-  let found = recomputed.get(t);
-  if (!found) recomputed.set(t, found = noGrad(t.again));
-  return found;
+  if (!recomputed) return t;
+  if (isRecomputed(t)) {
+    let found = recomputed.get(t);
+    if (!found) recomputed.set(t, found = noGrad(t.again));
+    return found;
+  }
+  const half = halfOf(t);
+  return half ? fromHalf(t, half, recomputed) : t;
 }
 
 /** Takes the gradient of a tensor with `requiresGrad`. */
@@ -335,14 +353,15 @@ export function checkpoint(
   // The body sees its inputs without their history, so that its own part of the graph ends at them.
   const again = () =>
     inputs.map((input) => {
-      const own = viewOf(input, input.shape);
+      const own = viewOf(kept(input), input.shape);
       own.requiresGrad = needsGrad(input);
       return own;
     });
   let leaves: Tensor[] = [];
   const out = device.scope(() => {
     const own = again();
-    const result = body(...own);
+    // What this pass keeps is for nobody.
+    const result = keepingHalves(false, () => body(...own));
     leaves = [...leavesOf(result)].filter((leaf) => !own.includes(leaf));
     return viewOf(result, result.shape);
   });
@@ -352,5 +371,5 @@ export function checkpoint(
       const grads = new Map<Tensor, Tensor>();
       propagate(tracked(() => body(...own)), g, (t, own) => grads.set(t, own));
       return [...own, ...leaves].map((t) => grads.get(t) ?? null);
-    }));
+    }), inputs);
 }

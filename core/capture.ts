@@ -6,6 +6,7 @@
 import type { Command } from "./commands.ts";
 import type { Device } from "./device.ts";
 import type { Entry } from "./binding.ts";
+import { type ActivationType, keepingHalves } from "./halves.ts";
 import { inOrder, schedule } from "./schedule.ts";
 import { planMemory, type PlannedBlock, releasePlan, usedEntries } from "./plan.ts";
 import { Storage } from "./pool.ts";
@@ -40,6 +41,11 @@ export interface CaptureOptions {
    * default on GPUs. It takes less memory and a little more time; the results are bit-identical.
    */
   readonly recompute?: boolean;
+  /**
+   * What the forward pass keeps for the backward pass: "f32" by default; with "f16" it is rounded to 16-bit floats, for about half of
+   * its memory. Both passes compute in 32 bits. Gradients change a little; results of the forward pass do not.
+   */
+  readonly activations?: ActivationType;
 }
 
 /** A step that `capture` made: call it with the step's inputs, as tensors or as numbers on the host. */
@@ -198,6 +204,12 @@ export function capture<R extends StepResult>(
   step: (...inputs: Tensor[]) => R,
   options: CaptureOptions = {},
 ): CapturedStep<R> {
+  const { activations = "f32" } = options;
+  if (activations !== "f32" && activations !== "f16") {
+    throw new RangeError(`Cannot keep activations in "${activations}": wanted "f32" or "f16"`);
+  }
+  const given = step;
+  step = (...inputs) => keepingHalves(activations === "f16", () => given(...inputs));
   if (options.replay === false) return eager(device, step);
   const isGpu = device.adapter.type === "gpu";
   const { overlap = isGpu, recompute = isGpu } = options;

@@ -1,5 +1,7 @@
 // Between 32- and 16-bit floats. Two 16-bit floats lie in one word, so a device without shader-f16 can read them too.
 override TO_F16: bool;
+// Beyond the range of halves: the largest one, and not infinity.
+override SATURATE: bool;
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> out: array<u32>;
@@ -13,7 +15,7 @@ fn half_bits(f: u32) -> u32 {
     return sign | 0x7e00u; // not a number
   }
   if (magnitude >= 0x477ff000u) {
-    return sign | 0x7c00u; // rounds to infinity
+    return sign | select(0x7c00u, 0x7bffu, SATURATE); // rounds to infinity
   }
   if (magnitude >= 0x38800000u) {
     // a normal half: move the exponent from bias 127 to 15, then round

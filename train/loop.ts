@@ -264,12 +264,13 @@ export class Trainer implements Disposable {
   get identity(): string {
     const { batchSize = 8, accumulation = 1, seed = 0, learningRate = 2e-4 } = this.#options;
     const { schedule = "cosine", warmup = 0, betas = [0.9, 0.999], epsilon = 1e-8 } = this.#options;
-    const { weightDecay = 0, maxGradNorm = 1 } = this.#options;
+    const { weightDecay = 0, maxGradNorm = 1, activations = "f32" } = this.#options;
     const { length, sequences, dataTokens } = this.#batches;
     const adapters = [...this.model.adapters].flatMap(({ identity }) => identity ?? []);
     return JSON.stringify({
       ...{ steps: this.steps, length, batchSize, accumulation, seed, sequences, dataTokens },
       ...{ learningRate, schedule, warmup, betas, epsilon, weightDecay, maxGradNorm },
+      ...activations !== "f32" && { activations },
       ...adapters.length > 0 && { adapters },
       ...this.#options.teacher && { distilled: true },
     });

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { kept, track } from "../../core/autograd.ts";
 import { checkDType, checkIsShape, checkRank, showShape } from "../../core/shape.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { attendByDecoding, type DecodePlan, kernelLimits, planDecode } from "./decode.ts";
@@ -121,9 +121,13 @@ export function runAttention(operands: Operands, variant: AttentionVariant): Ten
     "attention",
     attended.out,
     [q, k, v],
-    (g) =>
-      variant.by === "tiles"
-        ? backwardByTiles(operands, attended, g, variant.tiles)
-        : backwardByWalks(operands, attended, g),
+    (g) => {
+      const own = { ...operands, q: kept(q), k: kept(k), v: kept(v) };
+      const before = { ...attended, out: kept(attended.out) };
+      return variant.by === "tiles"
+        ? backwardByTiles(own, before, g, variant.tiles)
+        : backwardByWalks(own, before, g);
+    },
+    [q, k, v, attended.out],
   );
 }

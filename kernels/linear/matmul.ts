@@ -161,17 +161,18 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   runProduct(p, chooseVariant(p));
   const { transposeA: ta = false, transposeB: tb = false, alpha = 1, add } = options;
   const inputs = add ? [a, b, add] : [a, b];
+  const saved = [...needsGrad(b) ? [a] : [], ...needsGrad(a) ? [b] : []];
   return track("matmul", p.out, inputs, (g, needs, earlier) =>
     [
       // C = α·A·B  gives  dA = α·dC·Bᵀ  and  dB = α·Aᵀ·dC, transposed where the operand is.
       !needs[0]
         ? null
         : ta
-        ? matmul(cast(b, "f32"), g, { transposeA: tb, transposeB: true, alpha })
-        : matmul(g, b, { transposeB: !tb, alpha, add: earlier.take(0) }),
+        ? matmul(cast(kept(b), "f32"), g, { transposeA: tb, transposeB: true, alpha })
+        : matmul(g, kept(b), { transposeB: !tb, alpha, add: earlier.take(0) }),
       !needs[1] ? null : gradientOfB(a, b, g, ta, tb, alpha),
       g,
-    ].slice(0, inputs.length));
+    ].slice(0, inputs.length), saved);
 }
 
 function gradientOfB(

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { kept, track } from "../../core/autograd.ts";
 import { floatBits, uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { kernel } from "../../core/kernel.ts";
@@ -85,14 +85,14 @@ export function layerNorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon = 1e-5)
   }
   return track("layer_norm", out, [x, gain, bias], (g, needs, earlier) => {
     const hold = holdRows(device, columns, HELD_TWO);
-    const operands = { x, gain, stats, g };
+    const operands = { x: kept(x), gain, stats, g };
     const add = needs[0] ? earlier.take(0) : undefined;
     const wanted = needs[1] || needs[2];
     if (hold && needs[0]) return heldGradients(operands, hold, wanted, add);
     const dX = needs[0] ? gradientOfX(operands, add) : null;
     const [dGain, dBias] = wanted ? parameterGradients(operands) : [null, null];
     return [dX, dGain, dBias];
-  });
+  }, [x]);
 }
 
 /** What the backward pass has. */

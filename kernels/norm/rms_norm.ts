@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { kept, track } from "../../core/autograd.ts";
 import { floatBits, uniform } from "../../core/binding.ts";
 import type { Device } from "../../core/device.ts";
 import { gridOf } from "../../core/grid.ts";
@@ -87,14 +87,14 @@ export function rmsNorm(x: Tensor, gain: Tensor, epsilon = 1e-5): Tensor {
   }
   return track("rms_norm", out, [x, gain], (g, needs, earlier) => {
     const hold = holdRows(device, columns, HELD_TWO);
-    const operands = { x, gain, inverse, g };
+    const operands = { x: kept(x), gain, inverse, g };
     const add = needs[0] ? earlier.take(0) : undefined;
     if (hold && needs[0]) return heldGradients(operands, hold, needs[1], add);
     return [
       needs[0] ? gradientOfX(operands, add) : null,
       needs[1] ? gainGradient(operands) : null,
     ];
-  });
+  }, [x]);
 }
 
 /** What the backward pass has. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { kept, needsGrad, track } from "../../core/autograd.ts";
 import { broadcastShape, sameShape } from "../../core/shape.ts";
 import { type Tensor, viewOf } from "../../core/tensor.ts";
 import { sum } from "../reduce/sum.ts";
@@ -83,9 +83,9 @@ export function sub(a: Tensor, b: Tensor): Tensor {
  */
 export function mul(a: Tensor, b: Tensor): Tensor {
   return track("mul", combine("mul", a, b), [a, b], (g, needs) => [
-    needs[0] ? sumTo(combine("mul", g, b), a.shape) : null,
-    needs[1] ? sumTo(combine("mul", g, a), b.shape) : null,
-  ]);
+    needs[0] ? sumTo(combine("mul", g, kept(b)), a.shape) : null,
+    needs[1] ? sumTo(combine("mul", g, kept(a)), b.shape) : null,
+  ], [...needsGrad(b) ? [a] : [], ...needsGrad(a) ? [b] : []]);
 }
 
 /**

@@ -4,14 +4,9 @@
  * @module
  */
 import { track } from "../../core/autograd.ts";
-import { uniform } from "../../core/binding.ts";
-import { gridOf } from "../../core/grid.ts";
-import { kernel } from "../../core/kernel.ts";
+import { convert } from "../../core/convert.ts";
 import { checkDType } from "../../core/shape.ts";
-import { empty, type Tensor } from "../../core/tensor.ts";
-import code from "./cast.wgsl" with { type: "text" };
-
-const castKernel = kernel("cast", code);
+import type { Tensor } from "../../core/tensor.ts";
 
 /**
  * `x` as f32 or f16, rounded to nearest, ties to even. The gradient is cast back.
@@ -31,10 +26,5 @@ const castKernel = kernel("cast", code);
 export function cast(x: Tensor, dtype: "f32" | "f16"): Tensor {
   checkDType("cast", x, ["f32", "f16"]);
   if (x.dtype === dtype) return x;
-  const out = empty(x.device, x.shape, dtype);
-  const pairs = Math.ceil(x.size / 2);
-  x.device.dispatch(castKernel, [x, out, uniform(x.size)], gridOf(Math.ceil(pairs / 64)), {
-    TO_F16: dtype === "f16" ? 1 : 0,
-  });
-  return track("cast", out, [x], (g) => [cast(g, x.dtype as "f32" | "f16")]);
+  return track("cast", convert(x, dtype), [x], (g) => [cast(g, x.dtype as "f32" | "f16")]);
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { kept, track } from "../../core/autograd.ts";
 import { uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { input, kernelPair, pick } from "../../core/inputs.ts";
@@ -38,7 +38,7 @@ export function gelu(x: Tensor): Tensor {
   device.dispatch(pick(device, forward), [input(x), out, uniform(quads)], grid);
   return track("gelu", out, [x], (g) => {
     const dX = empty(device, x.shape);
-    device.dispatch(pick(device, backward), [input(x), input(g), dX, uniform(quads)], grid);
+    device.dispatch(pick(device, backward), [input(kept(x)), input(g), dX, uniform(quads)], grid);
     return [dX];
-  });
+  }, [x]);
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { track } from "../../core/autograd.ts";
+import { kept, track } from "../../core/autograd.ts";
 import { uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { input, kernelPair, pick } from "../../core/inputs.ts";
@@ -45,8 +45,9 @@ export function siluGate(gate: Tensor, up: Tensor): Tensor {
   return track("silu_gate", out, [gate, up], (g) => {
     const dGate = empty(device, gate.shape);
     const dUp = empty(device, gate.shape);
-    const bindings = [...inputs, input(g), dGate, dUp, uniform(quads)];
+    const operands = [kept(gate), kept(up), g].map((t) => input(t));
+    const bindings = [...operands, dGate, dUp, uniform(quads)];
     device.dispatch(pick(device, backward), bindings, grid);
     return [dGate, dUp];
-  });
+  }, [gate, up]);
 }

@@ -114,5 +114,5 @@ export function fakeQuantize(
         ? viewOf(sum(parts), scales.shape)
         : viewOf(groupSum(parts, groups.groupSize), scales.shape);
     return [dX, needs[1] ? total(dScales) : null, needs[2] ? total(dZeros) : null];
-  });
+  }, [x]);
 }

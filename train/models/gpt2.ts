@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { recomputable } from "../../core/autograd.ts";
+import { kept, recomputable } from "../../core/autograd.ts";
 import type { Device } from "../../core/device.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
@@ -175,7 +175,7 @@ class Gpt2Block extends Module {
     const attended = this.#attention.forward(input, x, positions, past, cache);
     const { c_fc, c_proj } = this.#mlp.layers;
     const inner = c_fc.forward(this.#mlpNorm.forward(attended));
-    return c_proj.forward(recomputable(() => gelu(inner)), attended);
+    return c_proj.forward(recomputable(() => gelu(kept(inner))), attended);
   }
 }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { recomputable } from "../../core/autograd.ts";
+import { kept, recomputable } from "../../core/autograd.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { layerNorm } from "../../kernels/norm/layer_norm.ts";
 import { rmsNorm } from "../../kernels/norm/rms_norm.ts";
@@ -25,7 +25,7 @@ export class RmsNorm extends Module {
 
   /** f32 [..., columns] to the same shape. */
   forward(x: Tensor): Tensor {
-    return recomputable(() => rmsNorm(x, this.weight, this.epsilon));
+    return recomputable(() => rmsNorm(kept(x), this.weight, this.epsilon));
   }
 
   /** `weight`. */
@@ -53,7 +53,7 @@ export class LayerNorm extends Module {
 
   /** f32 [..., columns] to the same shape. */
   forward(x: Tensor): Tensor {
-    return recomputable(() => layerNorm(x, this.weight, this.bias, this.epsilon));
+    return recomputable(() => layerNorm(kept(x), this.weight, this.bias, this.epsilon));
   }
 
   /** `weight` and `bias`. */

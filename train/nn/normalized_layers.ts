@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { isTracking, recomputable } from "../../core/autograd.ts";
+import { isTracking, kept, recomputable } from "../../core/autograd.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
 import {
@@ -55,7 +55,7 @@ export function normalizedGate(
   if (weights) return multiplyGated(x, weights[0], weights[1], { norm: inputNorm(norm) });
   const input = norm.forward(x);
   const [gated, raised] = [gate.forward(input), up.forward(input)];
-  return recomputable(() => siluGate(gated, raised));
+  return recomputable(() => siluGate(kept(gated), kept(raised)));
 }
 
 /** `norm(x) · Wᵀ`, f32 [..., columns] to [..., rows]. */
