@@ -45,6 +45,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./quantize.ts"),
   },
   {
+    name: "quantize calibrate",
+    summary: "Find the ranges of a model's activations on a text, and what each observer costs",
+    load: () => import("./quantize_calibrate.ts"),
+  },
+  {
     name: "quantize compare",
     summary: "Measure a model in several schemes on one text: perplexity, size, errors, speed",
     load: () => import("./quantize_compare.ts"),

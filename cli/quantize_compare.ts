@@ -10,6 +10,7 @@ import {
   type SchemeResult,
 } from "../train/eval/compare_schemes.ts";
 import { readPolicy } from "../train/quant/policy.ts";
+import { loadRanges } from "../train/quant/range_file.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
@@ -27,7 +28,7 @@ const HEAD = [
   "same token",
 ]
   .concat(["KL", "tokens/s"]);
-const WIDTHS = [7, -10, -11, -8, -6, -8, -7, -10, -8, -8];
+const WIDTHS = [12, -10, -11, -8, -6, -8, -7, -10, -8, -8];
 
 function show(result: SchemeResult): string {
   const { scheme, perplexity, lossChange, lossChangeInterval, bitsPerWeight, sqnr } = result;
@@ -51,7 +52,11 @@ const OPTIONS = z.strictObject({
   window: z.int().min(2).optional()
     .meta({ description: "tokens of a window; 256, or the context if that is less" }),
   schemes: z.array(z.enum(SCHEME_NAMES)).min(1)
-    .default([...SCHEME_NAMES].filter((name) => name !== "fp4-dq" && name !== "policy"))
+    .default(
+      [...SCHEME_NAMES].filter((name) =>
+        name !== "fp4-dq" && name !== "policy" && !/a8/.test(name)
+      ),
+    )
     .meta({ description: "which, separated by commas" }),
   policy: z.string().min(1).optional().meta({
     description:
@@ -59,11 +64,17 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
   }),
   calibration: z.string().min(1).optional().meta({
-    description: "what GPTQ and AWQ read; by default definitions that come with nibble",
+    description:
+      "what GPTQ, AWQ and static activations are calibrated on; by default definitions that come with nibble",
     placeholder: "FILE",
   }),
   calibrationTokens: z.int().min(2).default(8192)
-    .meta({ description: "how many tokens GPTQ and AWQ read at most" }),
+    .meta({ description: "how many tokens of it are read at most" }),
+  ranges: z.string().min(1).optional().meta({
+    description:
+      "what the scheme w8a8-static takes, as quantize calibrate --out wrote it, instead of calibrating",
+    placeholder: "FILE",
+  }),
   limit: z.int().min(2).optional().meta({ description: "use only so many tokens of the text" }),
   json: jsonSwitch(),
 }).refine(({ schemes, policy }) => policy !== undefined || !schemes.includes("policy"), {
@@ -84,6 +95,10 @@ const command: Command = defineCommand({
       "all schemes, for machines; GPTQ and AWQ look at notes.txt",
     ],
     [
+      "nibble quantize compare --model ./SmolLM2-135M --text book.txt --schemes f32,int8,w8a8-dynamic,w8a8-static,w8a8-smooth,w4a8",
+      "what 8-bit activations cost on top of 8- and 4-bit weights",
+    ],
+    [
       "nibble quantize compare --model ./SmolLM2-135M --text book.txt --schemes f32,int4 --policy mixed.json",
       "and layers in the schemes that mixed.json gives them",
     ],
@@ -92,6 +107,7 @@ const command: Command = defineCommand({
   async run(options) {
     const { model: name, text, window, calibration, calibrationTokens, limit, json } = options;
     const policy = options.policy === undefined ? undefined : await readPolicy(options.policy);
+    const ranges = options.ranges === undefined ? undefined : await loadRanges(options.ranges);
     const schemes = new Set(options.schemes as SchemeName[]);
     if (policy) schemes.add("policy");
     using device = await openDevice();
@@ -109,7 +125,7 @@ const command: Command = defineCommand({
     const results = await compareSchemes(model, ids, {
       window,
       schemes: [...schemes],
-      policy,
+      ...{ policy, ranges },
       calibration: {
         ids: own.subarray(0, calibrationTokens),
         window,

@@ -29,6 +29,27 @@ Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes 
   }
 });
 
+Deno.test("nibble quantize compare measures activations in 8 bits", async () => {
+  const rest = ["--limit", "1024", "--window", "128", "--json", "--calibration-tokens", "2048"];
+  const names = ["int8", "w8a8-dynamic", "w8a8-static", "w8a8-smooth", "int4", "w4a8"];
+  const { code, stdout, stderr } = await nibble(
+    ...["quantize", "compare", ...FLAGS, ...rest],
+    ...["--schemes", names.join(), "--calibration", `${ASSETS}wordnet/validation.jsonl`],
+  );
+  assertEquals([code, stderr], [0, ""]);
+  const { results } = JSON.parse(stdout);
+  assertEquals(results.map(({ scheme }: { scheme: string }) => scheme), names);
+  const [int8, dynamic, fixed, smooth, int4, w4a8] = results;
+  // Activations cost something on top of the same weights, most where one scale is for all tokens.
+  for (const own of [dynamic, fixed, smooth]) {
+    assertEquals(own.bytes, int8.bytes);
+    assert(own.divergence > int8.divergence && own.lossChange < 0.02, own.scheme);
+  }
+  assertEquals([dynamic.sqnr, fixed.sqnr], [int8.sqnr, int8.sqnr]);
+  assert(fixed.divergence > dynamic.divergence && smooth.divergence < fixed.divergence);
+  assert(w4a8.bytes === int4.bytes && w4a8.divergence > dynamic.divergence);
+});
+
 Deno.test("nibble quantize compare names what it cannot do", async () => {
   const run = (...args: string[]) => nibble("quantize", "compare", ...FLAGS, ...args);
   const wrong = await run("--schemes", "f32,int5");

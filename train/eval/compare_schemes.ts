@@ -14,6 +14,12 @@ import type { CalibrationText } from "../quant/calibration.ts";
 import { gptqLayers } from "../quant/gptq_layers.ts";
 import { type LayerErrors, layerErrors } from "../quant/layer_errors.ts";
 import { type QuantizationPolicy, quantizeByPolicy } from "../quant/policy.ts";
+import {
+  quantizeActivations,
+  type QuantizeActivationsOptions,
+} from "../quant/quantize_activations.ts";
+import type { ActivationRanges } from "../quant/activation_ranges.ts";
+import { SMOOTHING } from "../quant/smooth_quant.ts";
 import { quantizeLayers } from "../quant/weight_only.ts";
 
 /** A way to put a model into few bits, by the name that it has in tables. */
@@ -22,8 +28,17 @@ export type SchemeName = (typeof SCHEME_NAMES)[number];
 /** All of them. */
 export const SCHEME_NAMES = [
   ...["f32", "int8", "int4", "nf4", "nf4-dq", "fp4", "fp4-dq", "gptq", "awq", "hqq"] as const,
+  ...["w8a8-dynamic", "w8a8-static", "w8a8-smooth", "w4a8"] as const,
   "policy",
 ] as const;
+
+/** Those whose activations are in 8 bits too. */
+const BYTE_SCHEMES: Partial<Record<SchemeName, QuantizeActivationsOptions>> = {
+  "w8a8-dynamic": {},
+  "w8a8-static": { activations: "static" },
+  "w8a8-smooth": { activations: "static", smooth: SMOOTHING },
+  "w4a8": { weights: "int4" },
+};
 
 /** How `compareSchemes` goes about it. */
 export interface CompareOptions {
@@ -31,8 +46,10 @@ export interface CompareOptions {
   readonly schemes: readonly SchemeName[];
   /** Tokens of a window; 256 by default, or the model's context if that is less. */
   readonly window?: number;
-  /** What GPTQ and AWQ read: another text than the one that is measured. */
+  /** What GPTQ, AWQ and static activations are calibrated on: another text than the one that is measured. */
   readonly calibration?: CalibrationText;
+  /** What "w8a8-static" takes instead of calibrating: `calibrateActivations` found it earlier. */
+  readonly ranges?: ActivationRanges;
   /** What the scheme "policy" follows. */
   readonly policy?: QuantizationPolicy;
   /** Told of each result as it comes. */
@@ -172,11 +189,18 @@ function change(before: Reading, after: Reading): { mean: number; interval: numb
   return { mean, interval: n < 2 ? NaN : 1.96 * Math.sqrt(squares / (n - 1) / n) };
 }
 
+function textFor(scheme: SchemeName, text: CalibrationText | undefined): CalibrationText {
+  if (text) return text;
+  throw new TypeError(
+    `Cannot compare ${scheme} without a text to calibrate on: pass calibration, with other text than is measured`,
+  );
+}
+
 /** Puts a model into few bits, until `restore()`. */
 async function apply(
   model: LanguageModel,
   scheme: SchemeName,
-  { calibration: text, policy }: CompareOptions,
+  { calibration: text, policy, ranges }: CompareOptions,
 ): Promise<{ restore(): void }> {
   switch (scheme) {
     case "f32":
@@ -194,16 +218,22 @@ async function apply(
         kind: scheme === "nf4-dq" ? "nf4" : "fp4",
         doubleQuant: true,
       });
+    case "w8a8-dynamic":
+    case "w8a8-static":
+    case "w8a8-smooth":
+    case "w4a8": {
+      const options = BYTE_SCHEMES[scheme]!;
+      if (!options.activations) return await quantizeActivations(model, options);
+      const found = scheme === "w8a8-static" && ranges
+        ? { ranges }
+        : { calibration: textFor(scheme, text) };
+      return await quantizeActivations(model, { ...options, ...found });
+    }
     case "gptq":
     case "awq":
-      if (!text) {
-        throw new TypeError(
-          `Cannot compare ${scheme} without a text to calibrate on: pass calibration, with other text than is measured`,
-        );
-      }
       return scheme === "gptq"
-        ? await gptqLayers(model, { text })
-        : await awqLayers(model, { text });
+        ? await gptqLayers(model, { text: textFor(scheme, text) })
+        : await awqLayers(model, { text: textFor(scheme, text) });
     case "policy":
       if (!policy) {
         throw new TypeError('Cannot compare "policy" without one: pass policy, a list of rules');
@@ -228,7 +258,7 @@ function sizeOf(model: LanguageModel): { bytes: number; bitsPerWeight: number } 
  * @param ids the text's tokens; differences between schemes are paired window by window, so some dozens of windows are wanted
  * @param options which schemes, what is calibrated on
  * @throws {RangeError} if there are too few tokens
- * @throws {TypeError} if GPTQ or AWQ has no calibration text, or there is no policy to follow
+ * @throws {TypeError} if a scheme that needs one has no calibration text, or there is no policy to follow
  *
  * @example
  * ```ts

@@ -1,0 +1,152 @@
+/** `nibble quantize calibrate`: ranges of what a model's layers read, for static quantization of activations. */
+import { z } from "zod";
+import { openDevice } from "../core/device.ts";
+import { readText } from "../train/data/dataset.ts";
+import type { LanguageModel } from "../train/models/language_model.ts";
+import { loadModel } from "../train/models/load.ts";
+import { type ActivationRanges, calibrateActivations } from "../train/quant/activation_ranges.ts";
+import type { CalibrationText } from "../train/quant/calibration.ts";
+import type { CalibrationObserver } from "../train/quant/input_statistics.ts";
+import { type InputReport, observerReport } from "../train/quant/observer_report.ts";
+import { saveRanges } from "../train/quant/range_file.ts";
+import { moveFactors } from "../train/quant/smooth_quant.ts";
+import { type Command, defineCommand } from "./command.ts";
+import { embedded } from "./embedded.ts";
+import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { jsonSwitch } from "./options.ts";
+import { count, printJson, printLine, significant, table } from "./print.ts";
+
+const OBSERVERS = ["min-max", "moving-average", "percentile", "mse", "entropy"] as const;
+
+const OPTIONS = z.strictObject({
+  model: MODEL_OPTIONS.model,
+  text: z.string().min(1).optional().meta({
+    description: "what the model reads, a text like those that it will be used on; " +
+      "by default definitions that come with nibble",
+    placeholder: "FILE",
+  }),
+  observer: z.enum(OBSERVERS).default("min-max").meta({ description: "how ranges are chosen" }),
+  percentile: z.number().positive().max(100).optional()
+    .meta({ description: "with percentile: what is not clipped, in percent; 99.99" }),
+  momentum: z.number().positive().max(1).optional()
+    .meta({ description: "with moving-average: a window's weight; 0.01" }),
+  kind: z.enum(["symmetric", "asymmetric"]).default("symmetric")
+    .meta({ description: "whether 0 is in the middle, or at a zero point" }),
+  smooth: z.number().min(0).max(1).optional().meta({
+    description: "first move outliers into the weights (SmoothQuant) with this alpha; 0.5 is usual",
+    placeholder: "ALPHA",
+  }),
+  window: z.int().min(2).optional()
+    .meta({ description: "tokens that are read at a time; 256, or the context if that is less" }),
+  tokens: z.int().min(2).default(4096)
+    .meta({ description: "how many tokens of the text are read at most" }),
+  out: z.string().min(1).optional().meta({
+    description: "write the ranges to this file, for quantize compare --ranges and for loadRanges",
+    placeholder: "FILE",
+  }),
+  report: z.boolean().default(true)
+    .meta({ description: "compare all observers on each layer, which reads the text twice more" }),
+  json: jsonSwitch(),
+}).refine(({ observer, percentile }) => percentile === undefined || observer === "percentile", {
+  message: "wanted --observer percentile with --percentile",
+  path: ["percentile"],
+}).refine(({ observer, momentum }) => momentum === undefined || observer === "moving-average", {
+  message: "wanted --observer moving-average with --momentum",
+  path: ["momentum"],
+});
+
+/** The report of the model as it is when the ranges are used: smoothed, if they are. */
+async function reportOf(
+  model: LanguageModel,
+  text: CalibrationText,
+  { kind, smoothing }: ActivationRanges,
+): Promise<InputReport[]> {
+  const moved = smoothing && moveFactors(model, smoothing.scalings);
+  try {
+    return await observerReport(model, text, kind);
+  } finally {
+    moved?.restore();
+  }
+}
+
+const shown = (sqnr: number | null) => sqnr === null ? "" : sqnr.toFixed(1);
+
+function printReport(report: readonly InputReport[]): void {
+  const names = report[0].observers.map(({ observer }) => observer.replace("percentile", "%"));
+  const head = ["input of", "largest", "channel", "× median"]
+    .concat(names, ["per token", "per channel"]);
+  const rows = report.map(({ layers, outlier, observers, perToken, perChannel }) =>
+    [layers[0], significant(outlier.magnitude), String(outlier.channel)]
+      .concat(Number.isFinite(outlier.timesMedian) ? outlier.timesMedian.toFixed(1) : "")
+      .concat(observers.map(({ sqnr }) => shown(sqnr)))
+      .concat(shown(perToken), shown(perChannel))
+  );
+  printLine("Signal to noise of each layer's input in 8 bits, in dB, by observer:");
+  printLine(table(head, rows, { right: head.map((_, i) => i).slice(1) }));
+  const [worst] = report.toSorted((a, b) => b.outlier.timesMedian - a.outlier.timesMedian);
+  const { layers, outlier } = worst;
+  printLine(
+    `The largest outlier: ${significant(outlier.magnitude)} in channel ${outlier.channel} of what ${
+      layers.join(", ")
+    } read${layers.length > 1 ? "" : "s"}, ${
+      significant(outlier.timesMedian)
+    } times the median channel's largest`,
+  );
+}
+
+const command: Command = defineCommand({
+  name: "quantize calibrate",
+  summary: "Find the ranges of a model's activations on a text, and what each observer costs",
+  examples: [
+    [
+      "nibble quantize calibrate --model ./SmolLM2-135M --text notes.txt --observer percentile --out ranges.json",
+      "ranges that clip 0.01 % of the numbers, kept for later",
+    ],
+    [
+      "nibble quantize calibrate --model ./SmolLM2-135M --text notes.txt --smooth 0.5 --out ranges.json --no-report",
+      "SmoothQuant's factors, and the ranges that are left",
+    ],
+  ],
+  options: OPTIONS,
+  async run(options) {
+    const { model: name, observer: kind, percentile, momentum, json, out } = options;
+    using device = await openDevice();
+    const model = await loadModel(device, await modelFolder(name), { dequantize: true });
+    const { tokenizer } = model;
+    if (!tokenizer) {
+      throw new TypeError(
+        `Cannot calibrate "${name}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
+      );
+    }
+    const read = options.text ?? (await embedded()).heldout;
+    const ids = tokenizer.encode((await readText(read)).text).subarray(0, options.tokens);
+    const window = options.window ?? Math.min(256, model.config.contextLength);
+    const text = { ids, window };
+    const observer = {
+      kind,
+      ...percentile !== undefined && { percentile },
+      ...momentum !== undefined && { momentum },
+    } as CalibrationObserver;
+    const { smooth } = options;
+    const ranges = await calibrateActivations(model, {
+      ...{ text, observer, smooth },
+      kind: options.kind,
+    });
+    if (out !== undefined) await saveRanges(out, ranges);
+    const report = options.report ? await reportOf(model, text, ranges) : null;
+    if (json) {
+      const layers = [...ranges.layers].map(([layer, { range, seen }]) => ({ layer, range, seen }));
+      return printJson({
+        ...{ model: name, text: read, tokens: ranges.tokens, window, observer },
+        ...{ kind: ranges.kind, smooth: smooth ?? null, out: out ?? null, layers, report },
+      });
+    }
+    if (report) printReport(report);
+    printLine(
+      `Calibrated ${ranges.layers.size} layers on ${count(ranges.tokens)} tokens${
+        out === undefined ? "; nothing was written, pass --out to keep the ranges" : `, see ${out}`
+      }`,
+    );
+  },
+});
+export default command;

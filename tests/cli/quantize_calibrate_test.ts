@@ -1,0 +1,66 @@
+import { assert, assertEquals, assertMatch } from "../assert.ts";
+import { nibble } from "./spawn.ts";
+
+const ASSETS = new URL("../../assets/", import.meta.url).pathname;
+const MODEL = ["--model", `${ASSETS}base`];
+const HELDOUT = `${ASSETS}wordnet/heldout.txt`;
+const FLAGS = [...MODEL, "--text", HELDOUT, "--tokens", "512", "--window", "128"];
+
+Deno.test("nibble quantize calibrate reports observers, and compare takes its file", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const out = `${folder}/ranges.json`;
+    const choice = ["--observer", "percentile", "--percentile", "99.9"];
+    const run = await nibble("quantize", "calibrate", ...FLAGS, ...choice, "--out", out, "--json");
+    assertEquals([run.code, run.stderr], [0, ""]);
+    const { layers, report, tokens, observer } = JSON.parse(run.stdout);
+    assertEquals([tokens, observer], [512, { kind: "percentile", percentile: 99.9 }]);
+    assertEquals([layers.length, report.length], [28, 16]);
+    for (const { observers, perToken } of report) {
+      assertEquals(observers.length, 7);
+      const [minMax] = observers;
+      assert(perToken > minMax.sqnr && minMax.clipped === 0);
+    }
+    const flags = [...MODEL, "--text", HELDOUT, "--limit", "512", "--window", "128", "--json"];
+    const compare = (...rest: string[]) => nibble("quantize", "compare", ...flags, ...rest);
+    const fixed = await compare("--schemes", "w8a8-static", "--ranges", out);
+    assertEquals([fixed.code, fixed.stderr], [0, ""]);
+    const own = await compare("--schemes", "w8a8-static,w8a8-dynamic");
+    const perplexity = ({ stdout }: { stdout: string }) => JSON.parse(stdout).results[0].perplexity;
+    // Clipping a thousandth of the numbers costs more than min-max does.
+    assert(perplexity(fixed) > perplexity(own));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("nibble quantize calibrate shows the largest outlier, and smooths", async () => {
+  const rest = ["--smooth", "0.5", "--kind", "asymmetric"];
+  const { code, stdout, stderr } = await nibble("quantize", "calibrate", ...FLAGS, ...rest);
+  assertEquals([code, stderr], [0, ""]);
+  assertMatch(stdout, /model\.layers\.3\.mlp\.down_proj +\d/);
+  assertMatch(stdout, /The largest outlier: [\d.]+ in channel \d+ of what .* times the median/);
+  assertMatch(stdout, /Calibrated 28 layers on 512 tokens; nothing was written/);
+});
+
+Deno.test("nibble quantize calibrate names what it cannot do", async () => {
+  const run = (...args: string[]) => nibble("quantize", "calibrate", ...MODEL, ...args);
+  const file = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(file, " ");
+    const short = await run("--text", file);
+    assertEquals(short.code, 1);
+    assertMatch(short.stderr, /Cannot .*(token|empty|nothing)/);
+    const percentile = await run("--percentile", "99");
+    assertEquals(percentile.code, 2);
+    assertMatch(percentile.stderr, /percentile/);
+    const observer = await run("--observer", "guess");
+    assertEquals(observer.code, 2);
+    const ranges = ["--text", HELDOUT, "--schemes", "w8a8-static", "--ranges", file];
+    const broken = await nibble("quantize", "compare", ...MODEL, ...ranges);
+    assertEquals(broken.code, 1);
+    assertMatch(broken.stderr, /activation ranges/);
+  } finally {
+    await Deno.remove(file);
+  }
+});
