@@ -291,7 +291,8 @@ Deno.test("foldNormGains() leaves logits equal, gains 1, and puts them back", as
     const modules = new Map(model.modules());
     for (const path of norms) {
       const [[, gain]] = [...modules.get(path)!.tensors()];
-      assert((await gain.read()).every((g) => g === 1), path);
+      // A GPU does not always divide a number by itself to 1.
+      assert((await gain.read()).every((g) => Math.abs(g - 1) < 1e-6), path);
     }
     assertRelativeError(await logits(), before, 1e-5, name);
     restore();
