@@ -79,6 +79,7 @@ export { cast } from "./kernels/pointwise/cast.ts";
 export { dropout } from "./kernels/pointwise/dropout.ts";
 export { gelu } from "./kernels/pointwise/gelu.ts";
 export { relu } from "./kernels/pointwise/relu.ts";
+export { type ColumnChoice, columnChoice, pickColumns } from "./kernels/pointwise/pick_columns.ts";
 export { reshape } from "./kernels/pointwise/reshape.ts";
 export { scale } from "./kernels/pointwise/scale.ts";
 export { siluGate } from "./kernels/pointwise/silu_gate.ts";
@@ -131,6 +132,7 @@ export {
   numberTypes,
   type RoundingExample,
 } from "./kernels/quant/number_types.ts";
+export { OutlierTensor } from "./kernels/quant/outlier_split.ts";
 export type { QuantizedProductOptions, QuantizedTensor } from "./kernels/quant/quantized_tensor.ts";
 export {
   type ActivationScheme,
@@ -315,6 +317,7 @@ export {
 export type { LayerErrors } from "./train/quant/layer_errors.ts";
 export type { CalibrationText } from "./train/quant/calibration.ts";
 export { gptqLayers, type GptqOptions } from "./train/quant/gptq_layers.ts";
+export { splitLayers, type SplitOptions } from "./train/quant/outlier_layers.ts";
 export {
   type ChoiceUnit,
   type ChooseOptions,
@@ -353,7 +356,13 @@ export {
   type QuantizedActivations,
 } from "./train/quant/quantize_activations.ts";
 export { type SmoothedScaling, smoothingFactors } from "./train/quant/smooth_quant.ts";
-export { quantizeLayers, ReplacedLayers, type WeightScheme } from "./train/quant/weight_only.ts";
+export {
+  quantizeLayers,
+  ReplacedLayers,
+  type SplitScheme,
+  type UniformScheme,
+  type WeightScheme,
+} from "./train/quant/weight_only.ts";
 export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 
 // train/eval: what a model can do

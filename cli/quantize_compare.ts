@@ -63,9 +63,11 @@ const OPTIONS = z.strictObject({
       "a JSON file with rules for layers, as quantize sensitivity writes it: measured too, as the scheme policy",
     placeholder: "FILE",
   }),
+  keep: z.number().gt(0).lt(1).default(0.1)
+    .meta({ description: "the share of input channels that the scheme split keeps in 16 bits" }),
   calibration: z.string().min(1).optional().meta({
     description:
-      "what GPTQ, AWQ and static activations are calibrated on; by default definitions that come with nibble",
+      "what GPTQ, AWQ, split and static activations look at; by default definitions that come with nibble",
     placeholder: "FILE",
   }),
   calibrationTokens: z.int().min(2).default(8192)
@@ -125,7 +127,7 @@ const command: Command = defineCommand({
     const results = await compareSchemes(model, ids, {
       window,
       schemes: [...schemes],
-      ...{ policy, ranges },
+      ...{ policy, ranges, keep: options.keep },
       calibration: {
         ids: own.subarray(0, calibrationTokens),
         window,

@@ -13,6 +13,7 @@ import { awqLayers } from "../quant/awq.ts";
 import type { CalibrationText } from "../quant/calibration.ts";
 import { gptqLayers } from "../quant/gptq_layers.ts";
 import { type LayerErrors, layerErrors } from "../quant/layer_errors.ts";
+import { splitLayers } from "../quant/outlier_layers.ts";
 import { type QuantizationPolicy, quantizeByPolicy } from "../quant/policy.ts";
 import {
   quantizeActivations,
@@ -29,7 +30,7 @@ export type SchemeName = (typeof SCHEME_NAMES)[number];
 export const SCHEME_NAMES = [
   ...["f32", "int8", "int4", "nf4", "nf4-dq", "fp4", "fp4-dq", "gptq", "awq", "hqq"] as const,
   ...["w8a8-dynamic", "w8a8-static", "w8a8-smooth", "w4a8"] as const,
-  "policy",
+  ...["split", "policy"] as const,
 ] as const;
 
 /** Those whose activations are in 8 bits too. */
@@ -46,10 +47,12 @@ export interface CompareOptions {
   readonly schemes: readonly SchemeName[];
   /** Tokens of a window; 256 by default, or the model's context if that is less. */
   readonly window?: number;
-  /** What GPTQ, AWQ and static activations are calibrated on: another text than the one that is measured. */
+  /** What GPTQ, AWQ, static activations, and "split" if given, are calibrated on: another text than the one that is measured. */
   readonly calibration?: CalibrationText;
   /** What "w8a8-static" takes instead of calibrating: `calibrateActivations` found it earlier. */
   readonly ranges?: ActivationRanges;
+  /** The share of channels that "split" keeps in 16 bits; 0.1 by default. */
+  readonly keep?: number;
   /** What the scheme "policy" follows. */
   readonly policy?: QuantizationPolicy;
   /** Told of each result as it comes. */
@@ -200,7 +203,7 @@ function textFor(scheme: SchemeName, text: CalibrationText | undefined): Calibra
 async function apply(
   model: LanguageModel,
   scheme: SchemeName,
-  { calibration: text, policy, ranges }: CompareOptions,
+  { calibration: text, policy, ranges, keep }: CompareOptions,
 ): Promise<{ restore(): void }> {
   switch (scheme) {
     case "f32":
@@ -234,6 +237,8 @@ async function apply(
       return scheme === "gptq"
         ? await gptqLayers(model, { text: textFor(scheme, text) })
         : await awqLayers(model, { text: textFor(scheme, text) });
+    case "split":
+      return await splitLayers(model, { text, share: keep });
     case "policy":
       if (!policy) {
         throw new TypeError('Cannot compare "policy" without one: pass policy, a list of rules');

@@ -19,7 +19,7 @@ export interface PolicyRule {
   readonly layers: string | readonly string[];
   /**
    * In what: "f32", which leaves them as they are, "int8", "int4", "hqq", "nf4", "nf4-dq", "fp4", "fp4-dq", each also with weights
-   * to a scale, "int4-g32"; or a scheme as `quantizeLayers` takes it.
+   * to a scale, "int4-g32", and with a share of the channels in 16 bits, "int4+10%"; or a scheme as `quantizeLayers` takes it.
    */
   readonly scheme: string | WeightScheme;
 }
@@ -48,6 +48,13 @@ const SCHEME = /^(int8|int4|hqq|nf4|fp4)(-dq)?(?:-g(\d+))?$/;
  */
 export function parseScheme(name: string): WeightScheme | null {
   if (name === "f32") return null;
+  const [, rest, percents] = /^(.*)\+(\d+(?:\.\d+)?)%$/.exec(name) ?? [];
+  if (percents !== undefined && Number(percents) > 0 && Number(percents) < 100) {
+    const own = parseScheme(rest);
+    if (own && own.kind !== "split") {
+      return { kind: "split", rest: own, share: Number(percents) / 100 };
+    }
+  }
   const [, kind, nested, digits] = SCHEME.exec(name) ?? [];
   const size = digits === undefined ? undefined : Number(digits);
   if (kind === "nf4" || kind === "fp4") {
@@ -57,7 +64,8 @@ export function parseScheme(name: string): WeightScheme | null {
     throw new RangeError(
       `Cannot quantize to ${
         brief(name)
-      }: wanted f32, int8, int4, hqq, nf4, nf4-dq, fp4 or fp4-dq, which may end in -g and the weights of a scale: int4-g32`,
+      }: wanted f32, int8, int4, hqq, nf4, nf4-dq, fp4 or fp4-dq, which may end in -g and the weights of a scale, int4-g32, and ` +
+        "in + and the percents of channels that stay in 16 bits, int4+10%",
     );
   }
   return { kind: kind as "int8" | "int4" | "hqq", ...size && { groupSize: size } };
@@ -66,6 +74,9 @@ export function parseScheme(name: string): WeightScheme | null {
 /** A scheme's name, as `parseScheme` reads it. */
 export function showScheme(scheme: WeightScheme | null): string {
   if (!scheme) return "f32";
+  if (scheme.kind === "split") {
+    return `${showScheme(scheme.rest)}+${Number((100 * scheme.share).toPrecision(12))}%`;
+  }
   const size = "groupSize" in scheme
     ? scheme.groupSize
     : "blockSize" in scheme

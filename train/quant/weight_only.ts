@@ -4,17 +4,23 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
-import type { Tensor } from "../../core/tensor.ts";
+import { type Tensor, tensor } from "../../core/tensor.ts";
+import { cast } from "../../kernels/pointwise/cast.ts";
+import { columnChoice } from "../../kernels/pointwise/pick_columns.ts";
 import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
 import { hqq } from "../../kernels/quant/hqq.ts";
 import { integerFromCodes } from "../../kernels/quant/integer_codes.ts";
 import { type IntegerTensor, quantizeInteger } from "../../kernels/quant/integer.ts";
+import { OutlierTensor } from "../../kernels/quant/outlier_split.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 
 /** How a weight is put into few bits. */
-export type WeightScheme =
+export type WeightScheme = UniformScheme | SplitScheme;
+
+/** A scheme for all weights of a layer. */
+export type UniformScheme =
   /** Symmetric, −127 to 127; a scale for each row, or for each `groupSize` weights. */
   | { readonly kind: "int8"; readonly groupSize?: number }
   /** 16 levels with a zero point, rounded to nearest; a scale for each 64 weights by default. */
@@ -27,6 +33,18 @@ export type WeightScheme =
     readonly blockSize?: number;
     readonly doubleQuant?: boolean;
   };
+
+/** Some input channels in 16 bits, the rest in another scheme. */
+export interface SplitScheme {
+  /** Which kind this is. */
+  readonly kind: "split";
+  /** What the other channels get. */
+  readonly rest: UniformScheme;
+  /** The share of channels that are kept, above 0 and below 1. */
+  readonly share: number;
+  /** Which channels, ascending; by default those whose weights are largest together. */
+  readonly columns?: readonly number[];
+}
 
 /** Weights that share a scale, where nothing else is said. */
 export const GROUP_SIZE = 64;
@@ -50,6 +68,51 @@ async function byHqq(
   return integerFromCodes(device, shape, { type: "int4", ...parts });
 }
 
+/** So many indexes of the largest scores, ascending; at least one. */
+export function largestIndexes(scores: ArrayLike<number>, share: number): number[] {
+  if (!(share > 0 && share < 1)) {
+    throw new RangeError(
+      `Cannot keep a share of ${share} of the channels: wanted a number above 0 and below 1, such as 0.1`,
+    );
+  }
+  const order = Array.from(scores, (_, i) => i).sort((a, b) => scores[b] - scores[a] || a - b);
+  const count = Math.max(1, Math.round(share * order.length));
+  return order.slice(0, Math.min(count, order.length)).sort((a, b) => a - b);
+}
+
+/** Sums of squares of the columns. */
+function columnSquares(numbers: Float32Array, columns: number): Float64Array {
+  const sums = new Float64Array(columns);
+  for (let i = 0; i < numbers.length; i++) sums[i % columns] += numbers[i] ** 2;
+  return sums;
+}
+
+async function splitWeight(weight: Tensor, scheme: SplitScheme): Promise<OutlierTensor> {
+  const { device, shape: [rows, width] } = weight;
+  const numbers = await weight.read() as Float32Array<ArrayBuffer>;
+  const columns = scheme.columns ?? largestIndexes(columnSquares(numbers, width), scheme.share);
+  const others = numbers.slice();
+  for (let row = 0; row < rows; row++) {
+    for (const column of columns) others[row * width + column] = 0;
+  }
+  using plain = device.keep(tensor(device, others, [rows, width]));
+  const rest = await quantizeWeight(plain, scheme.rest);
+  using decoded = rest.dequantize();
+  const back = await decoded.read() as Float32Array;
+  // What the rest has in these columns is 0, but for HQQ, whose zeros are not exact.
+  const lacking = Float32Array.from(
+    { length: rows * columns.length },
+    (_, i) => {
+      const at = Math.floor(i / columns.length) * width + columns[i % columns.length];
+      return numbers[at] - back[at];
+    },
+  );
+  const kept = device.scope(() =>
+    device.keep(cast(tensor(device, lacking, [rows, columns.length]), "f16"))
+  );
+  return new OutlierTensor(rest, kept, columnChoice(device, columns, width));
+}
+
 /** A weight f32 [rows, columns] in few bits. Throws a RangeError for NaN, or a group size that makes no sense. */
 export async function quantizeWeight(
   weight: Tensor,
@@ -71,6 +134,8 @@ export async function quantizeWeight(
       const { kind: type, blockSize, doubleQuant } = scheme;
       return await quantizeFourBit(weight, { type, blockSize, doubleQuant });
     }
+    case "split":
+      return await splitWeight(weight, scheme);
   }
 }
 
