@@ -61,7 +61,12 @@ function allParts(): Part[] {
     ...["mod.ts"].filter(exists),
     ...DOCUMENTED.flatMap((folder) => files(folder, ".ts")),
   ];
-  // Files run at the same time: most of it is shader compilation, which takes one core per file.
+  const tests = files("tests", "_test.ts");
+  // Files run at the same time in one process: most of it is shader compilation, which takes one core per file. Those that measure
+  // the process's memory must be alone in it.
+  const measuring = new Set(
+    tests.filter((path) => Deno.readTextFileSync(new URL(path, ROOT)).includes("/peak_memory.ts")),
+  );
   return [
     {
       name: "documentation examples",
@@ -73,7 +78,8 @@ function allParts(): Part[] {
       flags: ["--doc"],
       paths: withExamples(["README.md"].filter(exists)),
     },
-    { name: "tests", flags: ["--parallel"], paths: files("tests", "_test.ts") },
+    { name: "tests of memory", flags: [], paths: [...measuring] },
+    { name: "tests", flags: ["--parallel"], paths: tests.filter((path) => !measuring.has(path)) },
   ];
 }
 
