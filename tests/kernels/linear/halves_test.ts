@@ -93,8 +93,8 @@ Deno.test("tiles give the same bits for B in 16 bits as in 32, in shapes of ever
 
 Deno.test("matmul() takes B in 16 bits forward and backward, in any shape", async () => {
   await onBoth(async () => {
-    // Tiles, a stream, and rows that no kernel takes as halves.
-    for (const [m, n, k] of [[40, 36, 68], [3, 8, 64], [12, 7, 9]]) {
+    // Tiles, also with a vocabulary of any size; a stream; and rows that no kernel takes as halves.
+    for (const [m, n, k] of [[40, 36, 68], [130, 133, 64], [3, 8, 64], [12, 7, 9]]) {
       for (const transposeB of [true, false]) {
         const { half, full } = pairOf(randomHalves(n * k, 5), transposeB ? [n, k] : [k, n]);
         const x = randomNumbers(m * k, 6);

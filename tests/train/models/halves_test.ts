@@ -1,6 +1,7 @@
 /** Models whose plain weights lie in 16 bits: they compute, are saved, merged and quantized as in 32. */
 import { backward, noGrad } from "../../../core/autograd.ts";
 import { type Tensor, tensor } from "../../../core/tensor.ts";
+import { generateTokens } from "../../../train/eval/generate.ts";
 import { addLora, mergeAdapter } from "../../../train/adapters/lora.ts";
 import { SafetensorsFile } from "../../../train/files/safetensors.ts";
 import { exactHalves, uploadHalves, wantsHalves } from "../../../train/models/halves.ts";
@@ -12,6 +13,7 @@ import { readFloats } from "../../../train/nn/widen.ts";
 import { MovedScales } from "../../../train/quant/channel_scales.ts";
 import { quantizeLayers } from "../../../train/quant/weight_only.ts";
 import { assert, assertEquals, assertRejects, assertRelativeError } from "../../assert.ts";
+import { onBoth } from "../../as_gpu.ts";
 import { device } from "../../device.ts";
 
 const GOLDEN = new URL("../../golden/", import.meta.url).pathname;
@@ -159,6 +161,25 @@ for (const name of NAMES) {
     full.model.dispose();
   });
 }
+
+Deno.test("a GPU's kernels answer the same with weights in 16 bits", async () => {
+  await onBoth(async () => {
+    for (const name of ["llama-tied", "gpt2"]) {
+      await inBoth(name, async (model) => {
+        const prompt = Int32Array.from({ length: 5 }, (_, i) => 11 * i + 2);
+        const options = { maxNewTokens: 6, endTokens: [] };
+        return await generateTokens(model, [prompt], options);
+      });
+      const [half, full] = [
+        await load(name, { weights: "f16" }),
+        await load(name, { weights: "f32" }),
+      ];
+      assertRelativeError(await logitsOf(half), await logitsOf(full), 1e-6, name);
+      half.dispose();
+      full.dispose();
+    }
+  });
+});
 
 /** What a model folder holds. */
 async function readFolder(path: string): Promise<Map<string, Float32Array>> {
