@@ -85,3 +85,11 @@ export async function smolLm2(): Promise<{ path: string } | { missing: string }>
   if (await isWhole(path)) return { path };
   throw new Error(`Cannot test with "${path}": wanted sha256 ${EXPECTED.sha256}; remove the file`);
 }
+
+const found = await smolLm2();
+
+/** A test of the real model; skipped with the reason in its name where there is none. */
+export function smolLm2Test(name: string, body: (path: string) => Promise<void>): void {
+  if ("path" in found) Deno.test(`SmolLM2: ${name}`, () => body(found.path));
+  else Deno.test.ignore(`SmolLM2: ${name} (skipped: ${found.missing})`, () => {});
+}
