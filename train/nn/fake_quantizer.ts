@@ -24,15 +24,18 @@ import { logStep } from "../../kernels/quant/log_step.ts";
 import type { ActivationScheme } from "../../kernels/quant/quantize_rows.ts";
 import type { Named } from "./module.ts";
 
+/** An optimizer's move is this share of a step for a weight of a tenth, which most are below: steps move as fast as weights do. */
+const RATE = 10;
+
 /**
  * Steps and zero points that are learnt, with LSQ's gradients (Esser et al., arXiv 1902.08153; zeros: Bhalgat et al., arXiv
- * 2004.09576). What is trained is the logarithm of a step's growth, and a zero point's move as a share of all levels, so that one
- * learning rate fits weights, steps and zeros. Both have one axis: weight decay leaves such parameters alone.
+ * 2004.09576). What is trained is the logarithm of a step's growth, and a zero point's move as a share of all levels, both divided by
+ * `RATE`, so that one learning rate fits weights, steps and zeros. Both have one axis: weight decay leaves such parameters alone.
  */
 export class LearntGrid {
-  /** f32 [groups]: the logarithm of how far the step has grown, 0 to begin with. */
+  /** f32 [groups]: the logarithm of how far the step has grown, divided by RATE; 0 to begin with. */
   readonly logStep: Tensor;
-  /** f32 [groups]: how far the zero point has moved, as a share of the levels; null where it stays. */
+  /** f32 [groups]: how far the zero point has moved, as a share of the levels divided by RATE; null where it stays. */
   readonly zero: Tensor | null;
   readonly #levels: number;
 
@@ -53,8 +56,8 @@ export class LearntGrid {
   of({ scales, zeros }: GroupGrid): GroupGrid {
     const { shape } = scales;
     return {
-      scales: logStep(scales, reshape(this.logStep, shape)),
-      zeros: this.zero ? add(zeros, scale(reshape(this.zero, shape), this.#levels)) : zeros,
+      scales: logStep(scales, scale(reshape(this.logStep, shape), RATE)),
+      zeros: this.zero ? add(zeros, scale(reshape(this.zero, shape), RATE * this.#levels)) : zeros,
     };
   }
 
