@@ -1,14 +1,16 @@
 /**
- * Cases of quantization-aware training: ranges of groups, and rounding with its gradients.
+ * Cases of quantization-aware training: ranges of groups, rounding with its gradients, learning from a teacher.
  *
  * @module
  */
 import { noGrad } from "../../core/autograd.ts";
+import { distillation } from "../../kernels/loss/distillation.ts";
+import { distillationRef } from "../../kernels/loss/distillation_ref.ts";
 import { fakeQuantize } from "../../kernels/quant/fake_quant.ts";
 import { fakeQuantGradientsRef, fakeQuantRef } from "../../kernels/quant/fake_quant_ref.ts";
 import { groupRanges } from "../../kernels/quant/group_grid.ts";
 import { groupRangesRef } from "../../kernels/quant/group_grid_ref.ts";
-import { type Inputs, type KernelCase, NONE_EARLIER, type Sizes } from "../case.ts";
+import { backwardOf, type Inputs, type KernelCase, NONE_EARLIER, type Sizes } from "../case.ts";
 
 const GROUP = 64;
 const LEVELS = { least: -8, most: 7 };
@@ -104,6 +106,53 @@ function backward(kernel: string, learns: boolean): KernelCase {
   };
 }
 
+const LOGITS = {
+  tiny: { rows: 5, columns: 72 },
+  software: [{ rows: 128, columns: 2048 }],
+  gpu: [{ rows: 2048, columns: 49_152 }],
+};
+
+/** Logits of a student and a teacher, and targets that all count. */
+function predictions(inputs: Inputs, { rows, columns }: Sizes) {
+  const [student, teacher] = [0, 1].map(() => inputs.floats([rows, columns], 3));
+  return { student, teacher, targets: inputs.integers([rows], columns) };
+}
+
+const distilling: KernelCase = {
+  kernel: "distillation forward",
+  ...LOGITS,
+  allowed: 4e-6,
+  bytes: (sizes) => 2 * bytes(sizes),
+  make: (inputs, sizes) => {
+    const { student, teacher, targets } = predictions(inputs, sizes);
+    return {
+      run: () => [distillation(student, teacher, targets)],
+      expected: (read) => {
+        const [s, t, own] = [student, teacher, targets].map(read);
+        return [{ values: [distillationRef(s, t, own, sizes.columns)] }];
+      },
+    };
+  },
+};
+
+const distillingBackward: KernelCase = {
+  kernel: "distillation backward",
+  ...LOGITS,
+  allowed: 1e-4,
+  bytes: (sizes) => 3 * bytes(sizes),
+  make: (inputs, sizes) => {
+    const { student, teacher } = predictions(inputs, sizes);
+    const order = new Int32Array(sizes.rows);
+    student.requiresGrad = true;
+    const out = distillation(student, teacher, inputs.data(order));
+    const reference = (
+      [s, t]: ArrayLike<number>[],
+    ) => [distillationRef(s, t, order, sizes.columns)];
+    const grad = inputs.data(new Float32Array([1]), []);
+    return backwardOf({ out, inputs: [student, teacher], grad, reference });
+  },
+};
+
 /** All of them. */
 export const ROUNDING_CASES: readonly KernelCase[] = [
   ranges("group_ranges", () => GROUP),
@@ -111,4 +160,6 @@ export const ROUNDING_CASES: readonly KernelCase[] = [
   forward,
   backward("fake_quant backward", false),
   backward("fake_quant backward lsq", true),
+  distilling,
+  distillingBackward,
 ];
