@@ -1,5 +1,5 @@
 import { COMMANDS } from "../../cli/commands.ts";
-import { describeOptions, SHARED_FLAGS } from "../../cli/options.ts";
+import { describeOptions, noFlagOf, SHARED_FLAGS } from "../../cli/options.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { nibble } from "./spawn.ts";
 
@@ -16,7 +16,9 @@ for (const { name, summary, load } of COMMANDS) {
     assert(words.includes(summary), `the summary is not in\n${help.stdout}`);
     const flags = options.filter(({ key }) => !command.positionals.includes(key));
     for (const flag of [...flags.map((own) => own.flag), ...SHARED_FLAGS]) {
-      assert(words.includes(` ${flag} `), `${flag} is not in\n${help.stdout}`);
+      // What is on by default is shown as the flag that turns it off.
+      const isShown = [flag, noFlagOf(flag)].some((own) => words.includes(` ${own} `));
+      assert(isShown, `${flag} is not in\n${help.stdout}`);
     }
     for (const [line, what] of command.examples) {
       assert(line.startsWith(`nibble ${name}`), line);
