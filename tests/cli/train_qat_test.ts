@@ -2,11 +2,12 @@
 import { IntegerTensor } from "../../kernels/quant/integer.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { loadModel } from "../../train/models/load.ts";
+import { saveModel } from "../../train/models/save.ts";
 import { QuantizedLinear } from "../../train/nn/linear.ts";
 import { assert, assertEquals, assertMatch } from "../assert.ts";
 import { device } from "../device.ts";
 import { nibble } from "./spawn.ts";
-import { assertFails, tinyFiles } from "./tiny_files.ts";
+import { assertFails, tinyFiles, tinyModel } from "./tiny_files.ts";
 
 const folder = await tinyFiles();
 const BASE = ["--model", `${folder}/model`, "--data", `${folder}/set.jsonl`];
@@ -21,6 +22,8 @@ const SHORT = [
   "--learning-rate",
   "0.01",
 ];
+
+const TEACHER = ["--teacher", `${folder}/model`];
 
 /** What all of a model's quantized weights decode to, by path. */
 async function decoded(model: LanguageModel): Promise<Record<string, Float32Array>> {
@@ -49,9 +52,8 @@ async function lost(name: string, quantize: "int4" | "int8", blockSize?: number)
 }
 
 Deno.test("nibble train --qat saves weights that lose nothing when they are quantized", async () => {
-  const teacher = ["--teacher", `${folder}/model`];
   for (
-    const [scheme, ...args] of [["int4", "--full", ...teacher], ["int8", "--full"], [
+    const [scheme, ...args] of [["int4", "--full", ...TEACHER], ["int8", "--full"], [
       "int4",
     ]] as const
   ) {
@@ -94,6 +96,9 @@ Deno.test("nibble train --qat rounds activations, learns steps, and goes on from
 
 Deno.test("nibble train --qat says which options do not go together", async () => {
   const qat = ["--qat", "int4"];
+  const nf4 = ["--quantize", "nf4", "--out", `${folder}/nf4`];
+  assertEquals((await nibble("quantize", "--model", `${folder}/model`, ...nf4)).code, 0);
+  await saveModel(tinyModel({ vocab_size: 258 }), `${folder}/other`);
   const cases: [number, RegExp, ...string[]][] = [
     [2, /--qat: found "int5", wanted one of int8, int4, int3, int2/, "--qat", "int5"],
     [2, /--qat-group: found "0", wanted a whole number ≥ 1/, ...qat, "--qat-group", "0"],
@@ -103,6 +108,9 @@ Deno.test("nibble train --qat says which options do not go together", async () =
     [2, /leave --dora out/, ...qat, "--dora"],
     [2, /--dropout works on inputs/, ...qat, "--dropout", "0.1"],
     [1, /it is the folder that the model is read from/, ...qat, "--out", `${folder}/model`],
+    [1, /q_proj" .*: it is in nf4, and frozen; load the plain/, ...qat, "--model", `${folder}/nf4`],
+    [1, /it has 257 tokens, the model 258/, ...qat, "--model", `${folder}/other`, ...TEACHER],
+    [1, /nothing\/config\.json": there is no such file/, ...qat, "--teacher", `${folder}/nothing`],
   ];
   for (const [code, message, ...args] of cases) {
     const all = ["train", ...BASE, "--out", `${folder}/none`, "--json", ...args];

@@ -201,6 +201,9 @@ function inputQuantizer(
  * inputs, from now on; gradients flow into what is below as if there was no rounding (the straight-through estimator). Then `train`
  * it, with `trainable: "all"` or an adapter, and convert it with `convertQat`. The output layer and embeddings stay as they are.
  *
+ * A pretrained model has little to learn from a text that it knows: give `train` the plain model as `teacher`, and a few hundred
+ * steps win back what a text alone does not.
+ *
  * With LoRA, rounding is of the sum `W + s · B · A`, so that merging loses nothing. Add it before this if steps are learnt: adding
  * it freezes them with all else that the model has.
  *

@@ -147,6 +147,31 @@ function moveOut(model: LanguageModel, freed: ReadonlySet<Tensor>): void {
  * @param model a model that `prepareQat` has prepared
  * @throws {TypeError} if it was not, or a layer was replaced since, or no activation was observed
  * @throws {RangeError} if a weight is no longer a number
+ *
+ * @example LoRA on a model that shall be in INT4
+ * ```ts
+ * import { addLora, convertQat, openDevice, prepareQat, randomModel, saveModel, train } from "@nibble/nibble";
+ *
+ * using device = await openDevice();
+ * const json = {
+ *   model_type: "llama",
+ *   vocab_size: 64,
+ *   hidden_size: 32,
+ *   intermediate_size: 64,
+ *   num_hidden_layers: 1,
+ *   num_attention_heads: 2,
+ *   max_position_embeddings: 16,
+ * };
+ * const [model, teacher] = [randomModel(device, json), randomModel(device, json)];
+ * addLora(model, { r: 4 });
+ * await prepareQat(model, { weights: { bits: 4, groupSize: 32 } });
+ * const ids = Int32Array.from({ length: 16 }, (_, i) => i % 4);
+ * for await (const { step, loss } of train(model, [{ ids, labels: ids }], { steps: 5, batchSize: 1, teacher })) {
+ *   console.log(step, loss); // the divergence from the teacher
+ * }
+ * await convertQat(model);
+ * await saveModel(model, `${await Deno.makeTempDir()}/rounded`, { dequantize: true });
+ * ```
  */
 export async function convertQat(model: LanguageModel): Promise<void> {
   const all = [...model.adapters].filter((adapter) => adapter instanceof Qat);

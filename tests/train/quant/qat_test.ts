@@ -4,6 +4,7 @@ import { distillationRef } from "../../../kernels/loss/distillation_ref.ts";
 import { IntegerTensor } from "../../../kernels/quant/integer.ts";
 import { addLora } from "../../../train/adapters/lora.ts";
 import { loadCheckpoint, saveCheckpoint } from "../../../train/checkpoint.ts";
+import { generateTokens } from "../../../train/eval/generate.ts";
 import type { Sequence } from "../../../train/data/dataset.ts";
 import type { Json } from "../../../train/files/tokenizer.ts";
 import { Trainer, type TrainOptions } from "../../../train/loop.ts";
@@ -352,6 +353,28 @@ Deno.test("the rounded weights, saved plain, are quantized to the same whole num
     }
   }
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a converted model with rounded activations generates, token by token, as it predicts", async () => {
+  for (const [range, kind] of [["observed", "asymmetric"], ["token", "symmetric"]] as const) {
+    const model = makeModel();
+    await prepareQat(model, {
+      weights: { bits: 8 },
+      activations: { range, kind, observeSteps: 2 },
+    });
+    await trainSome(model);
+    await convertQat(model);
+    const prompt = Int32Array.of(5, 9, 2);
+    const [found] = await generateTokens(model, [prompt], { maxNewTokens: 6, endTokens: [] });
+    const own = [...prompt];
+    for (let i = 0; i < 6; i++) {
+      const ids = tensor(device, Int32Array.from(own), [1, own.length]);
+      const logits = await noGrad(() => model.forward(ids)).read() as Float32Array;
+      const last = logits.subarray(-96);
+      own.push(last.indexOf(Math.max(...last)));
+    }
+    assertEquals([...found], own.slice(3), range);
+  }
 });
 
 Deno.test("remove() gives the plain model back", async () => {
