@@ -41,7 +41,8 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "quantize",
-    summary: "Write a model in 4 bits, in bitsandbytes' format, and what that costs in accuracy",
+    summary:
+      "Write a model in 4 or 8 bits, and what that costs in accuracy; or explain the numbers",
     load: () => import("./quantize.ts"),
   },
   {

@@ -41,7 +41,11 @@ interface Inventory {
 const PACKED = ".quant_state.bitsandbytes__";
 
 /** What bitsandbytes stores beside a quantized weight (its `QuantState.as_dict`, and `SCB` of LLM.int8). */
-const SIDE_DATA = /\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format)$/;
+const SIDE_DATA =
+  /\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|weight_(scale|zero_point|packed))$/;
+
+/** Of packed integers, the tensor that says how many they are. */
+const PACKED_SHAPE = ".weight_shape";
 
 /** Opens a safetensors or GGUF file, a model folder, or a PEFT adapter folder. */
 async function openTensors(path: string): Promise<TensorSource> {
@@ -68,11 +72,17 @@ async function openTensors(path: string): Promise<TensorSource> {
 /** How many numbers of the model a tensor holds. */
 async function parametersOf(
   name: string,
-  { shape }: TensorEntry,
+  { dtype, shape }: TensorEntry,
   source: TensorSource,
   packed: ReadonlySet<string>,
 ): Promise<number> {
   if (SIDE_DATA.test(name) || packed.has(name)) return 0;
+  if (name.endsWith(PACKED_SHAPE)) {
+    const bytes = await source.read(name);
+    if (dtype !== "I64" || bytes.length !== 16) return 0;
+    return Array.from(new BigInt64Array(bytes.buffer, bytes.byteOffset, 2), Number)
+      .reduce((size, length) => size * length, 1);
+  }
   if (!name.includes(PACKED)) return sizeOf(shape);
   try {
     const state = JSON.parse(new TextDecoder().decode(await source.read(name)));

@@ -1,7 +1,8 @@
-/** `nibble quantize`: a model folder in 4 bits, as bitsandbytes and transformers read it. */
+/** `nibble quantize`: a model folder in few bits, as bitsandbytes and transformers, or compressed-tensors, read it. */
 import { z } from "zod";
 import { openDevice } from "../core/device.ts";
 import { isFourBit } from "../train/files/bitsandbytes.ts";
+import { packedWeightOf } from "../train/files/pack_quantized.ts";
 import { openCheckpoint, type TensorSource } from "../train/files/safetensors.ts";
 import { openGgufModel } from "../train/models/gguf.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
@@ -9,7 +10,7 @@ import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { turned } from "../train/models/turn.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { FOUR_BIT_TYPE, MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
@@ -135,10 +136,12 @@ function bitsOf(model: LanguageModel): number {
 }
 
 function checkPlain(source: TensorSource, folder: string): void {
-  const name = [...source.entries.keys()].find((own) => isFourBit(source, own));
+  const names = [...source.entries.keys()];
+  const name = names.find((own) => isFourBit(source, own) || packedWeightOf(source, own) !== null);
   if (name === undefined) return;
+  const found = isFourBit(source, name) ? "in 4 bits" : "in integers";
   throw new TypeError(
-    `Cannot quantize the model in "${folder}": "${name}" is in 4 bits already, wanted plain weights; take the model that ` +
+    `Cannot quantize the model in "${folder}": "${name}" is ${found} already, wanted plain weights; take the model that ` +
       "it was made from",
   );
 }
@@ -175,7 +178,7 @@ const { model, doubleQuant, blockSize } = MODEL_OPTIONS;
 
 const command: Command = defineCommand({
   name: "quantize",
-  summary: "Write a model in 4 bits, in bitsandbytes' format, and what that costs in accuracy",
+  summary: "Write a model in 4 or 8 bits, and what that costs in accuracy; or explain the numbers",
   examples: [
     [
       "nibble quantize --model ./SmolLM2-135M --out ./SmolLM2-135M-nf4 --double-quant",
@@ -184,6 +187,10 @@ const command: Command = defineCommand({
     [
       "nibble quantize --model ./SmolLM2-135M --out ./fp4 --quantize fp4 --json",
       "FP4, with the errors of each layer type for machines",
+    ],
+    [
+      "nibble quantize --model ./SmolLM2-135M --out ./int8 --quantize int8",
+      "integers, in compressed-tensors' packed layout",
     ],
     [
       'nibble quantize --explain --values "-0.5,1.2,-0.8,2.0,0.3"',
@@ -196,10 +203,10 @@ const command: Command = defineCommand({
       description: "where to: a new or empty folder, or a model folder to replace",
       placeholder: "FOLDER",
     }),
-    quantize: FOUR_BIT_TYPE.default("nf4")
+    quantize: z.enum(["nf4", "fp4", "int8", "int4"]).default("nf4")
       .meta({ description: "the type of the linear layers' weights" }),
     doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
-    blockSize: blockSize.meta({ description: "weights that share a scale; 64" }),
+    blockSize: blockSize.meta({ description: "weights that share a scale; 64, for int8 a row" }),
     ...EXPLAIN_OPTIONS,
     json: jsonSwitch(),
   }).superRefine((options, context) => {
@@ -237,7 +244,7 @@ const command: Command = defineCommand({
       fileBytes: (await Deno.stat(`${out}/model.safetensors`)).size,
       bitsPerWeight: bitsOf(loaded),
     };
-    const block = blockSize ?? 64;
+    const block = blockSize ?? (type === "int8" ? null : 64);
     if (json) {
       return printJson({
         model: name,
@@ -253,7 +260,11 @@ const command: Command = defineCommand({
     }
     printResult(before, after, layers);
     const scales = doubleQuant ? ", scales in 8 bits" : "";
-    printLine(`Written to ${out}: ${type} in blocks of ${block}${scales}, the rest in ${dtype}`);
+    printLine(
+      `Written to ${out}: ${type} ${
+        block ? `in blocks of ${block}` : "by rows"
+      }${scales}, the rest in ${dtype}`,
+    );
   },
 });
 export default command;

@@ -19,6 +19,19 @@ export interface IntegerParts {
   readonly scales: Float32Array<ArrayBuffer>;
 }
 
+/** The codes and scales of an integer tensor, on the host. */
+export async function integerParts(weight: IntegerTensor): Promise<IntegerParts> {
+  const { scheme: type, groupSize, shape: [rows, columns] } = weight;
+  const [words, scales] = await Promise.all([weight.packed.read(), weight.scales.read()]);
+  const bits = type === "int8" ? 8 : 4;
+  const each = 32 / bits;
+  const codes = Uint8Array.from(
+    { length: rows * columns },
+    (_, i) => words[Math.floor(i / each)] >>> (bits * (i % each)) & (2 ** bits - 1),
+  );
+  return { type, groupSize, codes, scales: scales as Float32Array<ArrayBuffer> };
+}
+
 /**
  * Packs codes into an integer tensor.
  *

@@ -102,6 +102,38 @@ Deno.test("nibble quantize --json: errors and sizes are those of the files, what
     back.dispose();
   }, { dtype: "bf16" }));
 
+Deno.test("nibble quantize writes integers too, which inspect counts and loadModel reads", () =>
+  withModel(async (folder) => {
+    for (const [type, bits, block] of [["int8", 8, null], ["int4", 4, 64]] as const) {
+      const flags = ["--model", `${folder}/model`, "--out", `${folder}/${type}`, "--json"];
+      const { code, stdout } = await nibble("quantize", ...flags, "--quantize", type);
+      assertEquals(code, 0);
+      const { after, blockSize, layers } = JSON.parse(stdout);
+      assertEquals(blockSize, block);
+      assert(after.bitsPerWeight > bits && after.bitsPerWeight < bits + 0.7);
+      assert(layers.at(-1).relativeError < (type === "int8" ? 0.01 : 0.12));
+      const wanted = await loadModel(device, `${folder}/model`, { quantize: type });
+      const back = await loadModel(device, `${folder}/${type}`);
+      const layersOf = new Map(back.linearLayers());
+      for (const [path, layer] of wanted.linearLayers()) {
+        const other = layersOf.get(path)!;
+        assert(other instanceof QuantizedLinear);
+        assertEquals(await other.dense().read(), await layer.dense().read());
+      }
+      const inspected = await nibble("inspect", `${folder}/${type}`, "--json");
+      assertEquals(JSON.parse(inspected.stdout).parameters, model.count().total);
+      const again = await nibble(
+        ...["quantize", "--model", `${folder}/${type}`, "--out", `${folder}/again`],
+      );
+      assertEquals(again.code, 1);
+      assertMatch(again.stderr, /is in integers already, wanted plain weights/);
+    }
+    const flags = ["--model", `${folder}/model`, "--out", `${folder}/x`, "--quantize", "int8"];
+    const nested = await nibble("quantize", ...flags, "--double-quant");
+    assertEquals(nested.code, 1);
+    assertMatch(nested.stderr, /int8 has no scales to quantize again/);
+  }));
+
 Deno.test("nibble quantize says what is wrong in one line, and leaves what was there", () =>
   withModel(async (folder) => {
     await Deno.mkdir(`${folder}/notes`);

@@ -5,6 +5,7 @@
  */
 import { sameShape, showShape } from "../../core/shape.ts";
 import { isFourBit } from "../files/bitsandbytes.ts";
+import { isPacked, packedWeightOf } from "../files/pack_quantized.ts";
 import type { TensorSource } from "../files/safetensors.ts";
 import type { Blueprint } from "./architecture.ts";
 
@@ -39,8 +40,13 @@ export function findWeights(
   const [missing, misshapen]: [string[], string[]] = [[], []];
   for (const [name, { shape }] of weights) {
     const short = name.startsWith(prefix) ? name.slice(prefix.length) : name;
-    const own = source.entries.has(name) ? name : short;
+    const own = source.entries.has(name) || isPacked(source, name) ? name : short;
     const entry = source.entries.get(own);
+    // Shapes of packed integers are checked when they are read.
+    if (!entry && isPacked(source, own)) {
+      found.set(name, own);
+      continue;
+    }
     if (!entry) {
       missing.push(`"${name}" ${showShape(shape)}`);
       continue;
@@ -56,6 +62,8 @@ export function findWeights(
     if (known.has(own) || harmless.test(own)) continue;
     if (own === HEAD && config.tiedEmbeddings) continue;
     if (isPartOfFourBit(source, own, known)) continue;
+    const weight = packedWeightOf(source, own);
+    if (weight !== null && known.has(weight) && !source.entries.has(weight)) continue;
     left.push(`"${own}" ${showShape(shape)}`);
   }
   const faults = [

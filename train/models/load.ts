@@ -10,6 +10,7 @@ import { type Tensor, tensor } from "../../core/tensor.ts";
 import { isFourBit, readFourBit } from "../files/bitsandbytes.ts";
 import { readConfig } from "../files/config.ts";
 import { resolveModel } from "../files/hub.ts";
+import { isPacked, packedGroupSizes, readInteger } from "../files/pack_quantized.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
@@ -42,6 +43,33 @@ function checkQuantized(
   if (quantized && trainable === "all" && !dequantize) {
     throw new TypeError(
       `Cannot train all of the model in "${folder}": "${quantized}" is stored in 4 bits, and frozen. Add an adapter with ` +
+        "addLora, or load the model that it was made from, or this one with dequantize: true",
+    );
+  }
+}
+
+/** The same for packed integers. */
+function checkPacked(
+  source: TensorSource,
+  names: ReadonlyMap<string, string>,
+  groupSizes: readonly number[] | null,
+  folder: string,
+  { trainable, dequantize }: LoadOptions,
+): void {
+  const packed = [...names.values()].find((name) =>
+    !source.entries.has(name) && isPacked(source, name)
+  );
+  if ((groupSizes !== null) !== (packed !== undefined)) {
+    const problem = groupSizes
+      ? "config.json says that its weights are packed integers, but none is"
+      : `"${packed}" is stored as packed integers, but config.json has no quantization_config for those`;
+    throw new RangeError(
+      `Cannot load the model in "${folder}": ${problem}; is it that of another model?`,
+    );
+  }
+  if (packed !== undefined && trainable === "all" && !dequantize) {
+    throw new TypeError(
+      `Cannot train all of the model in "${folder}": "${packed}" is stored as integers, and frozen. Add an adapter with ` +
         "addLora, or load the model that it was made from, or this one with dequantize: true",
     );
   }
@@ -86,7 +114,8 @@ async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
 
 /**
  * Loads a model folder as Hugging Face's `save_pretrained` writes it: config.json, model.safetensors (whole or in shards, in
- * F32, F16 or BF16), and tokenizer.json where there is one. Checkpoints in bitsandbytes' NF4 and FP4 are loaded as they are.
+ * F32, F16 or BF16), and tokenizer.json where there is one. Checkpoints in bitsandbytes' NF4 and
+ * FP4, and in compressed-tensors' packed INT8 and INT4, are loaded as they are.
  *
  * Or loads llama.cpp's GGUF file of a Llama, Mistral, Qwen2 or Qwen3 with its tokenizer and chat template. The linear layers' weights
  * stay in its blocks, whose values nibble has to the last bit, and an adapter is trained over them; with `dequantize` or `trainable:
@@ -133,9 +162,12 @@ export async function loadModel(
   const blueprint = blueprintOf(json, path);
   using source = await openCheckpoint(folder);
   const names = findWeights(source, blueprint, folder);
-  checkQuantized(source, names, saysFourBit(json, path), folder, options);
+  const groupSizes = packedGroupSizes(json, path);
+  checkPacked(source, names, groupSizes, folder, options);
+  checkQuantized(source, names, !groupSizes && saysFourBit(json, path), folder, options);
   const read = (name: string): Promise<Stored> => {
     const own = names.get(name)!;
+    if (groupSizes && isPacked(source, own)) return readInteger(source, own, groupSizes);
     return isFourBit(source, own) ? readFourBit(source, own) : piecesOf(source, own);
   };
   const report = new HalvesReport();

@@ -12,8 +12,10 @@ import type { GgufBlockType } from "../../kernels/quant/gguf_types.ts";
 import { transpose } from "../../kernels/pointwise/transpose.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import { type IntegerType, quantizeInteger } from "../../kernels/quant/integer.ts";
+import { integerFromCodes } from "../../kernels/quant/integer_codes.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 import type { StoredFourBit } from "../files/bitsandbytes.ts";
+import type { StoredInteger } from "../files/pack_quantized.ts";
 import type { WeightSpec } from "./architecture.ts";
 import { HalvesReport, type UploadedHalves, uploadHalves, wantsHalves } from "./halves.ts";
 import { isInteger, type LoadOptions, type QuantizationScheme } from "./load_options.ts";
@@ -34,7 +36,7 @@ export interface StoredBlocks {
 }
 
 /** A weight as a checkpoint has it. */
-export type Stored = Pieces | StoredFourBit | StoredBlocks;
+export type Stored = Pieces | StoredFourBit | StoredInteger | StoredBlocks;
 
 /** Throws unless a weight that is in 4 bits already is what the options ask for. What they leave open is as it is stored. */
 function checkStored(
@@ -82,6 +84,40 @@ function placeFourBit(
   }
 }
 
+/** A weight that was stored in integers, on the device. */
+function placeCodes(
+  device: Device,
+  stored: StoredInteger,
+  spec: WeightSpec,
+  { quantize, blockSize, dequantize, trainable }: LoadOptions,
+): Tensor | QuantizedTensor {
+  const { type, shape, groupSize } = stored;
+  const wanted = spec.transposed ? spec.shape.toReversed() : spec.shape;
+  if (!sameShape(shape, wanted)) {
+    throw new RangeError(
+      `it has shape ${showShape(shape)}, but config.json calls for ${showShape(wanted)}`,
+    );
+  }
+  if ((quantize ?? type) !== type || (blockSize ?? groupSize) !== groupSize) {
+    throw new RangeError(
+      `it is stored as ${type} in groups of ${groupSize}, but ${quantize} in groups of ${
+        blockSize ?? "any size"
+      } was asked for; load it without quantize, or quantize the model that it was made from`,
+    );
+  }
+  const weight = integerFromCodes(device, shape, stored);
+  if (spec.role === "linear" && !dequantize) return weight;
+  try {
+    const dense = noGrad(() =>
+      spec.transposed ? transpose(weight.dequantize()) : weight.dequantize()
+    );
+    dense.requiresGrad = trainable === "all";
+    return device.keep(dense);
+  } finally {
+    weight.dispose();
+  }
+}
+
 /** A weight in integers. They are rounded on the host, which holds this one weight in 32 bits. */
 function placeInteger(
   device: Device,
@@ -115,6 +151,7 @@ async function place(
   brake: Brake,
   report: (kind: UploadedHalves["kind"]) => void,
 ): Promise<Tensor | QuantizedTensor> {
+  if ("codes" in stored) return placeCodes(device, stored, spec, options);
   if ("bytes" in stored) return placeFourBit(device, stored, spec, options);
   if ("blocks" in stored) {
     const shape = spec.shape as [number, number];

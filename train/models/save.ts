@@ -5,8 +5,11 @@
  */
 import { FourBitTensor } from "../../kernels/quant/four_bit.ts";
 import { GgufBlockTensor } from "../../kernels/quant/gguf_block.ts";
+import { IntegerTensor } from "../../kernels/quant/integer.ts";
+import { integerParts } from "../../kernels/quant/integer_codes.ts";
 import { storeFourBit } from "../files/bitsandbytes.ts";
 import { writeFolder, writeWhole } from "../files/output.ts";
+import { packedConfig, type PackedLayer, storeInteger } from "../files/pack_quantized.ts";
 import { quantizationConfig } from "../files/quantization_config.ts";
 import { type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import { type Json, saveTokenizer } from "../files/tokenizer.ts";
@@ -77,9 +80,32 @@ function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void
   if (dequantize || !(layer instanceof QuantizedLinear)) return;
   // GGUF's blocks decode to just what the file holds: nothing is lost.
   if (layer.weight instanceof FourBitTensor || layer.weight instanceof GgufBlockTensor) return;
+  const isInteger = layer.weight instanceof IntegerTensor;
+  // A layer that does more to its input than to multiply it would be another one when it is loaded.
+  if (isInteger && Object.getPrototypeOf(layer) === QuantizedLinear.prototype) return;
   throw new TypeError(
-    `Cannot save the model in bitsandbytes' format: "${path}" is in ${layer.weight.scheme}, wanted nf4 or fp4; pass ` +
-      "dequantize: true to save plain weights",
+    isInteger
+      ? `Cannot save the model: "${path}" quantizes what it reads too, and a model folder has no place for that; pass ` +
+        "dequantize: true to save plain weights"
+      : `Cannot save the model: "${path}" is in ${layer.weight.scheme}, wanted nf4, fp4, int8 or int4; pass ` +
+        "dequantize: true to save plain weights",
+  );
+}
+
+/** Throws if some layers are in one format, and others in another: config.json can only name one. */
+function checkOneFormat(model: LanguageModel): void {
+  const schemes = new Map<boolean, string>();
+  for (const [path, layer] of model.linearLayers()) {
+    if (!(layer instanceof QuantizedLinear)) continue;
+    const { weight } = layer;
+    if (weight instanceof FourBitTensor) schemes.set(true, `"${path}" in ${weight.type}`);
+    if (weight instanceof IntegerTensor) schemes.set(false, `"${path}" in ${weight.scheme}`);
+  }
+  if (schemes.size < 2) return;
+  throw new TypeError(
+    `Cannot save the model: found ${
+      [...schemes.values()].join(" and ")
+    }, wanted either bitsandbytes' types or integers; pass dequantize: true to save plain weights`,
   );
 }
 
@@ -89,13 +115,14 @@ async function readDecoded(layer: QuantizedLinear): Promise<Float32Array> {
   return await dense.read() as Float32Array;
 }
 
-/** Every tensor of the file, by Hugging Face's name. */
+/** Every tensor of the file, and the layers that are in packed integers. Tensors are by Hugging Face's name. */
 async function tensorsOf(
   model: LanguageModel,
   dtype: SavedType,
   dequantize: boolean,
-): Promise<Map<string, TensorData>> {
+): Promise<{ tensors: Map<string, TensorData>; packed: PackedLayer[] }> {
   const tensors = new Map<string, TensorData>();
+  const packed: PackedLayer[] = [];
   /** A linear weight [outFeatures, inFeatures], as files have it. */
   const linear = (path: string, numbers: Float32Array, [rows, columns]: readonly number[]) =>
     model.storesTransposed && path !== "lm_head"
@@ -110,6 +137,10 @@ async function tensorsOf(
         const bytes = await weight.toBytes();
         const stored = { bytes, shape, type, blockSize, dtype: TORCH_NAMES[dtype] };
         for (const [key, data] of storeFourBit(name, stored)) tensors.set(key, data);
+      } else if (weight instanceof IntegerTensor && !dequantize) {
+        const stored = { ...await integerParts(weight), shape: weight.shape };
+        for (const [key, data] of storeInteger(name, stored)) tensors.set(key, data);
+        packed.push({ path, stored });
       } else tensors.set(name, linear(path, await readDecoded(module), module.shape));
     }
     for (const [name, tensor] of module.tensors()) {
@@ -120,22 +151,29 @@ async function tensorsOf(
       tensors.set(joinPath(path, name), data);
     }
   }
-  return tensors;
+  return { tensors, packed };
 }
 
 /** The config.json of the saved model. */
-function configOf(model: LanguageModel, dtype: SavedType, dequantize: boolean): Json {
+function configOf(
+  model: LanguageModel,
+  dtype: SavedType,
+  dequantize: boolean,
+  packed: readonly PackedLayer[],
+): Json {
   const { torch_dtype: _, quantization_config: earlier, ...json } = model.configJson;
   const config: Json = { ...json, dtype: TORCH_NAMES[dtype] };
   const layers = [...model.linearLayers()];
   const weights = layers.map(([, layer]) => layer instanceof QuantizedLinear ? layer.weight : null);
+  const plain = layers.filter((_, i) => !weights[i]).map(([path]) => path);
+  if (packed.length > 0) config.quantization_config = packedConfig(packed, plain);
   const first = weights.find((weight) => weight instanceof FourBitTensor);
   if (!first || dequantize) return config;
   config.quantization_config = quantizationConfig({
     type: first.type,
     doubleQuant: first.scales.kind === "nested",
     dtype: TORCH_NAMES[dtype],
-    plain: layers.filter((_, i) => !weights[i]).map(([path]) => path),
+    plain,
   }, earlier);
   return config;
 }
@@ -151,7 +189,8 @@ function textOf(config: Json): string {
 
 /**
  * Writes a model folder that transformers' `from_pretrained` and `loadModel` read: config.json, model.safetensors and the
- * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format, those in GGUF's blocks decoded. The folder appears whole or not at all.
+ * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format, those in
+ * INT8 and INT4 in compressed-tensors' "pack-quantized", those in GGUF's blocks decoded. The folder appears whole or not at all.
  * Adapters are not in it: merge them first, or save them apart.
  *
  * @param model the model
@@ -184,8 +223,9 @@ export async function saveModel(
   for (const [path, module] of model.modules()) {
     if (module instanceof LinearLayer) checkLayer(path, module, dequantize);
   }
-  const tensors = await tensorsOf(model, dtype, dequantize);
-  const config = configOf(model, dtype, dequantize);
+  if (!dequantize) checkOneFormat(model);
+  const { tensors, packed } = await tensorsOf(model, dtype, dequantize);
+  const config = configOf(model, dtype, dequantize, packed);
   await writeFolder(folder, async (draft) => {
     await writeWhole(`${draft}/config.json`, textOf(config));
     await writeSafetensors(`${draft}/model.safetensors`, tensors);

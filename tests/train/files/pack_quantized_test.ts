@@ -1,0 +1,233 @@
+// deno-lint-ignore-file camelcase -- the names are those of the file
+import {
+  packedConfig,
+  packedGroupSizes,
+  readInteger,
+  type StoredInteger,
+  storeInteger,
+} from "../../../train/files/pack_quantized.ts";
+import {
+  openCheckpoint,
+  type TensorData,
+  writeSafetensors,
+} from "../../../train/files/safetensors.ts";
+import type { IntegerTensor } from "../../../kernels/quant/integer.ts";
+import { loadModel, randomModel } from "../../../train/models/load.ts";
+import { saveModel } from "../../../train/models/save.ts";
+import { QuantizedLinear } from "../../../train/nn/linear.ts";
+import { quantizeByPolicy } from "../../../train/quant/policy.ts";
+import { tensor } from "../../../core/tensor.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
+import { device, randomIntegers, randomNumbers } from "../../device.ts";
+
+async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await body(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+function randomWeight(
+  type: "int8" | "int4",
+  [rows, columns]: readonly [number, number],
+  groupSize: number,
+  symmetric: boolean,
+): StoredInteger {
+  const levels = type === "int8" ? 256 : 16;
+  const groups = Math.ceil(columns / groupSize);
+  const zeros = randomIntegers(rows * groups, levels, 2);
+  const steps = randomNumbers(rows * groups, 3);
+  const scales = Float32Array.from(
+    { length: 2 * rows * groups },
+    (_, i) => i % 2 === 0 ? steps[i >> 1] : symmetric ? levels / 2 : zeros[i >> 1],
+  );
+  const codes = Uint8Array.from(randomIntegers(rows * columns, levels, 1));
+  return { type, shape: [rows, columns], groupSize, codes, scales };
+}
+
+const SHAPE = { dtype: "I64", shape: [2], data: BigInt64Array.of(2n, 5n) };
+
+Deno.test("packed integers lie as compressed-tensors packs them", () => {
+  // Its own example: 1 and 2 in 8 bits are 129 and 130, together 33409.
+  const codes = Uint8Array.of(129, 130, 0, 0, 255, 1, 2, 3, 4, 5);
+  const scales = Float32Array.of(0.5, 128, 0.25, 128);
+  const int8 = storeInteger("w", { type: "int8", shape: [2, 5], groupSize: 5, codes, scales });
+  assertEquals([...int8.keys()], ["w_packed", "w_scale", "w_shape"]);
+  assertEquals(int8.get("w_packed"), {
+    dtype: "I32",
+    shape: [2, 2],
+    data: Int32Array.of(33409, 255, 0x04030201, 5),
+  });
+  assertEquals(int8.get("w_scale"), {
+    dtype: "F32",
+    shape: [2, 1],
+    data: Float32Array.of(0.5, 0.25),
+  });
+  assertEquals(int8.get("w_shape"), SHAPE);
+  // Zeros of INT4: those of eight rows in a word for each group.
+  const zeros = [1, 2, 3, 4, 5, 6];
+  const three = Float32Array.from(zeros.flatMap((zero) => [1, zero]));
+  const nibbles = { groupSize: 4, codes: new Uint8Array(3 * 8), scales: three };
+  const int4 = storeInteger("w", { type: "int4", shape: [3, 8], ...nibbles });
+  assertEquals(int4.get("w_zero_point"), {
+    dtype: "I32",
+    shape: [1, 2],
+    data: Int32Array.of(0x531, 0x642),
+  });
+});
+
+Deno.test("packed integers are read as they were stored", () =>
+  withFolder(async (folder) => {
+    for (const type of ["int8", "int4"] as const) {
+      for (const symmetric of [true, false]) {
+        for (const [rows, columns, groupSize] of [[13, 40, 16], [8, 64, 64], [3, 33, 8]] as const) {
+          const stored = randomWeight(type, [rows, columns], groupSize, symmetric);
+          await writeSafetensors(`${folder}/model.safetensors`, storeInteger("w", stored));
+          using source = await openCheckpoint(folder);
+          assertEquals(source.entries.has("w_zero_point"), !symmetric);
+          assertEquals(await readInteger(source, "w", [groupSize]), stored);
+        }
+      }
+    }
+  }));
+
+const JSONS = {
+  llama: {
+    model_type: "llama",
+    vocab_size: 64,
+    hidden_size: 80,
+    intermediate_size: 96,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+  },
+  gpt2: { model_type: "gpt2", vocab_size: 64, n_embd: 80, n_layer: 2, n_head: 4 },
+};
+
+for (const kind of ["llama", "gpt2"] as const) {
+  Deno.test(`a ${kind} in INT8, INT4 and f32 by a policy is saved, and loaded to the same bytes`, () =>
+    withFolder(async (folder) => {
+      const model = randomModel(device, JSONS[kind], { seed: 1 });
+      const [first, second] = [...model.linearLayers()].map(([path]) => path);
+      const rules = [{ layers: first, scheme: "int8" }, { layers: second, scheme: "f32" }];
+      (await quantizeByPolicy(model, { rules, otherwise: "int4-g32" })).commit();
+      await saveModel(model, `${folder}/model`);
+      const back = await loadModel(device, `${folder}/model`);
+      const layers = new Map(back.linearLayers());
+      for (const [path, layer] of model.linearLayers()) {
+        const other = layers.get(path)!;
+        assertEquals(other instanceof QuantizedLinear, path !== second);
+        if (!(layer instanceof QuantizedLinear && other instanceof QuantizedLinear)) continue;
+        const [a, b] = [layer.weight as IntegerTensor, other.weight as IntegerTensor];
+        assertEquals([b.scheme, b.groupSize, b.bytes], [a.scheme, a.groupSize, a.bytes]);
+        assertEquals(await b.packed.read(), await a.packed.read());
+        assertEquals(await b.scales.read(), await a.scales.read());
+      }
+      const ids = tensor(device, Int32Array.of(5, 17, 3), [1, 3]);
+      assertEquals(await back.forward(ids).read(), await model.forward(ids).read());
+      const bytes = await Deno.readFile(`${folder}/model/model.safetensors`);
+      await saveModel(back, `${folder}/again`);
+      assertEquals(await Deno.readFile(`${folder}/again/model.safetensors`), bytes);
+      const config = JSON.parse(await Deno.readTextFile(`${folder}/model/config.json`));
+      const { config_groups: groups, ignore } = config.quantization_config;
+      assertEquals(ignore, [second, "lm_head"]);
+      assertEquals(groups.group_0.targets, [first]);
+      assertEquals([groups.group_0.weights.num_bits, groups.group_0.weights.strategy], [
+        8,
+        "channel",
+      ]);
+      assertEquals([groups.group_1.weights.group_size, groups.group_1.weights.symmetric], [
+        32,
+        false,
+      ]);
+      const plain = await loadModel(device, `${folder}/model`, { dequantize: true });
+      assert([...plain.linearLayers()].every(([, layer]) => !(layer instanceof QuantizedLinear)));
+
+      const load = (options: Parameters<typeof loadModel>[2]) => () =>
+        loadModel(device, `${folder}/model`, options);
+      await assertRejects(
+        load({ quantize: "nf4" }),
+        RangeError,
+        "it is stored as int8 in groups of",
+      );
+      await assertRejects(
+        load({ trainable: "all" }),
+        TypeError,
+        "is stored as integers, and frozen",
+      );
+      await Deno.writeTextFile(
+        `${folder}/model/config.json`,
+        JSON.stringify({ ...config, quantization_config: undefined }),
+      );
+      await assertRejects(load({}), RangeError, "config.json has no quantization_config for those");
+    }));
+}
+
+Deno.test("integers that the layout cannot hold are refused", async () => {
+  const model = randomModel(device, JSONS.llama);
+  const save = () => saveModel(model, "/nonexistent/model");
+  const hqq = await quantizeByPolicy(model, { rules: [], otherwise: "hqq" });
+  await assertRejects(save, TypeError, "HQQ's zeros lie between");
+  hqq.restore();
+  const rules = [{ layers: "q_proj", scheme: "int8" }];
+  const mixed = await quantizeByPolicy(model, { rules, otherwise: "nf4" });
+  await assertRejects(save, TypeError, "wanted either bitsandbytes' types or integers");
+  mixed.restore();
+  const split = await quantizeByPolicy(model, { rules: [], otherwise: "int4+10%" });
+  await assertRejects(save, TypeError, "wanted nf4, fp4, int8 or int4");
+  split.restore();
+});
+
+Deno.test("packed integers that do not fit each other are refused", () =>
+  withFolder(async (folder) => {
+    const stored = randomWeight("int4", [8, 64], 16, false);
+    const whole = storeInteger("w", stored);
+    const cases: [string, TensorData | null, string][] = [
+      ["w_shape", null, 'no "w_shape" with two sizes'],
+      ["w_shape", SHAPE, "wanted I32 with 4 or 8 codes"],
+      ["w_scale", null, "its scales are missing"],
+      ["w_scale", { dtype: "F32", shape: [8, 3], data: new Float32Array(24) }, "it has 3 scales"],
+      [
+        "w_scale",
+        { dtype: "F32", shape: [8, 4], data: new Float32Array(32).fill(NaN) },
+        "a scale is NaN",
+      ],
+      ["w_zero_point", { dtype: "I32", shape: [1, 3], data: new Int32Array(3) }, "its zero points"],
+      ["w_g_idx", { dtype: "I32", shape: [64], data: new Int32Array(64) }, "in another order"],
+    ];
+    for (const [name, data, message] of cases) {
+      const tensors = new Map(whole);
+      if (data) tensors.set(name, data);
+      else tensors.delete(name);
+      await writeSafetensors(`${folder}/model.safetensors`, tensors);
+      using source = await openCheckpoint(folder);
+      await assertRejects(() => readInteger(source, "w", [16]), Error, message);
+    }
+    // As others write it: scales in 16 bits.
+    const symmetric = storeInteger("w", randomWeight("int4", [8, 64], 16, true));
+    const halves = { dtype: "F16", shape: [8, 4], data: new Float16Array(32).fill(0.5) };
+    await writeSafetensors(
+      `${folder}/model.safetensors`,
+      new Map(symmetric).set("w_scale", halves),
+    );
+    using source = await openCheckpoint(folder);
+    const { scales } = await readInteger(source, "w", [128, 16]);
+    assert(scales.every((value, i) => value === (i % 2 === 0 ? 0.5 : 8)));
+  }));
+
+Deno.test("group sizes are those of the configuration", () => {
+  const stored = randomWeight("int4", [8, 64], 16, false);
+  const json = { quantization_config: packedConfig([{ path: "a", stored }], []) };
+  assertEquals(packedGroupSizes(json, "config.json"), [16]);
+  assertEquals(packedGroupSizes({}, "config.json"), null);
+  const bitsAndBytes = { quantization_config: { quant_method: "bitsandbytes" } };
+  assertEquals(packedGroupSizes(bitsAndBytes, "config.json"), null);
+  const groups = { a: { weights: { num_bits: 4 }, input_activations: { num_bits: 8 } } };
+  const config = { quant_method: "compressed-tensors", format: "pack-quantized" };
+  assertThrows(
+    () => packedGroupSizes({ quantization_config: { ...config, config_groups: groups } }, "c"),
+    TypeError,
+    "quantizes activations too",
+  );
+});

@@ -1,0 +1,291 @@
+// deno-lint-ignore-file camelcase -- the names are those of the file
+/**
+ * Integer weights in checkpoints, in the layout that compressed-tensors calls "pack-quantized"
+ * (github.com/vllm-project/compressed-tensors; its version 0.20 decodes what is written here to the same numbers, and transformers 5.23
+ * loads INT8 with it, but no zero points). For a layer `up_proj` there are
+ *
+ * - `up_proj.weight_packed`, I32 [rows, ⌈columns · bits / 32⌉]: codes of a row side by side, the first in the low bits, each
+ *   2^(bits − 1) higher than the number it stands for;
+ * - `up_proj.weight_scale`, [rows, groups]: F32 here, also read in F16 and BF16;
+ * - `up_proj.weight_zero_point`, I32 [⌈rows · bits / 32⌉, groups]: zeros, packed the same way but down the columns; only where a zero
+ *   is not in the middle;
+ * - `up_proj.weight_shape`, I64 [2]: rows and columns.
+ *
+ * How many weights share a scale is in config.json, in `quantization_config.config_groups`. nibble lets the last group of a row be
+ * shorter, which other readers may not.
+ *
+ * @module
+ */
+import { sameShape, showShape } from "../../core/shape.ts";
+import type { IntegerType } from "../../kernels/quant/integer.ts";
+import type { IntegerParts } from "../../kernels/quant/integer_codes.ts";
+import { brief } from "./json_text.ts";
+import type { TensorData, TensorSource } from "./safetensors.ts";
+import type { Json } from "./tokenizer.ts";
+
+/** An integer weight as a checkpoint holds it. */
+export interface StoredInteger extends IntegerParts {
+  /** [rows, columns]. */
+  readonly shape: readonly [rows: number, columns: number];
+}
+
+const BITS: Readonly<Record<IntegerType, number>> = { int8: 8, int4: 4 };
+
+/** Whether no zero is anywhere but in the middle of the codes. */
+function isSymmetric({ type, scales }: IntegerParts): boolean {
+  const middle = 2 ** (BITS[type] - 1);
+  return scales.every((value, i) => i % 2 === 0 || value === middle);
+}
+
+/** Numbers [rows, columns] side by side in words, along rows. */
+function pack(numbers: Uint8Array, columns: number, bits: number): Int32Array<ArrayBuffer> {
+  const each = 32 / bits;
+  const width = Math.ceil(columns / each);
+  const words = new Int32Array(numbers.length / columns * width);
+  for (let i = 0; i < numbers.length; i++) {
+    const column = i % columns;
+    const word = (i - column) / columns * width + Math.floor(column / each);
+    words[word] |= numbers[i] << (bits * (column % each));
+  }
+  return words;
+}
+
+/** What `pack` was given. */
+function unpack(words: Int32Array, columns: number, bits: number): Uint8Array<ArrayBuffer> {
+  const each = 32 / bits;
+  const width = Math.ceil(columns / each);
+  const rows = words.length / width;
+  const numbers = new Uint8Array(rows * columns);
+  for (let i = 0; i < numbers.length; i++) {
+    const column = i % columns;
+    const word = words[(i - column) / columns * width + Math.floor(column / each)];
+    numbers[i] = word >>> (bits * (column % each)) & (2 ** bits - 1);
+  }
+  return numbers;
+}
+
+function turned(numbers: Uint8Array, rows: number, columns: number): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(numbers, (_, i) => numbers[i % rows * columns + Math.floor(i / rows)]);
+}
+
+/**
+ * The tensors that stand for an integer weight in a checkpoint.
+ *
+ * @param name the weight's name, such as `model.layers.0.mlp.up_proj.weight`
+ * @param stored codes, scales and zeros
+ * @throws {TypeError} if a zero is not a whole number, as HQQ's are: the layout has no place for those
+ */
+export function storeInteger(name: string, stored: StoredInteger): Map<string, TensorData> {
+  const { type, codes, scales, shape: [rows, columns] } = stored;
+  const groups = scales.length / 2 / rows;
+  const tensors = new Map<string, TensorData>();
+  const words = pack(codes, columns, BITS[type]);
+  const width = words.length / rows;
+  tensors.set(`${name}_packed`, { dtype: "I32", shape: [rows, width], data: words });
+  const own = Float32Array.from({ length: rows * groups }, (_, i) => scales[2 * i]);
+  tensors.set(`${name}_scale`, { dtype: "F32", shape: [rows, groups], data: own });
+  const data = BigInt64Array.of(BigInt(rows), BigInt(columns));
+  tensors.set(`${name}_shape`, { dtype: "I64", shape: [2], data });
+  if (isSymmetric(stored)) return tensors;
+  const zeros = Array.from({ length: rows * groups }, (_, i) => scales[2 * i + 1]);
+  const wrong = zeros.find((zero) =>
+    !Number.isInteger(zero) || zero < 0 || zero >= 2 ** BITS[type]
+  );
+  if (wrong !== undefined) {
+    throw new TypeError(
+      `Cannot store "${name}" as packed integers: it has a zero point of ${wrong}, wanted whole numbers from 0 to ${
+        2 ** BITS[type] - 1
+      }; HQQ's zeros lie between, so save such a model with dequantize: true`,
+    );
+  }
+  // Down the columns: turned, packed along rows, and turned back.
+  const packed = pack(turned(Uint8Array.from(zeros), rows, groups), rows, BITS[type]);
+  const height = packed.length / groups;
+  tensors.set(`${name}_zero_point`, {
+    dtype: "I32",
+    shape: [height, groups],
+    data: Int32Array.from(packed, (_, i) => packed[i % groups * height + Math.floor(i / groups)]),
+  });
+  return tensors;
+}
+
+/** Whether a checkpoint holds a weight as packed integers. */
+export function isPacked(source: TensorSource, name: string): boolean {
+  return source.entries.has(`${name}_packed`);
+}
+
+/** The weight that a tensor is a part of, or null: of `up.weight_scale` it is `up.weight`. */
+export function packedWeightOf(source: TensorSource, name: string): string | null {
+  const weight = /^(.+)_(?:packed|scale|zero_point|shape)$/.exec(name)?.[1];
+  return weight !== undefined && isPacked(source, weight) ? weight : null;
+}
+
+/** The shape of a weight that is stored as packed integers. */
+async function shapeOf(source: TensorSource, name: string): Promise<[number, number]> {
+  const entry = source.entries.get(`${name}_shape`);
+  if (entry && sameShape(entry.shape, [2]) && (entry.dtype === "I64" || entry.dtype === "I32")) {
+    const bytes = await source.read(`${name}_shape`);
+    const numbers = entry.dtype === "I64"
+      ? Array.from(new BigInt64Array(bytes.buffer, bytes.byteOffset, 2), Number)
+      : Array.from(new Int32Array(bytes.buffer, bytes.byteOffset, 2));
+    if (numbers.every((size) => Number.isSafeInteger(size) && size > 0)) {
+      return numbers as [number, number];
+    }
+  }
+  throw new RangeError(
+    `Cannot read the packed weight "${name}": it has no "${name}_shape" with two sizes; is the checkpoint complete?`,
+  );
+}
+
+async function wordsOf(source: TensorSource, name: string): Promise<Int32Array> {
+  const bytes = await source.read(name);
+  return new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+}
+
+/**
+ * Reads a weight that is stored as packed integers.
+ *
+ * @param source the checkpoint
+ * @param name the weight's name
+ * @param groupSizes those that config.json names, as `packedGroupSizes` finds them
+ * @throws {RangeError} if its tensors do not fit each other, or a size that config.json does not name
+ * @throws {TypeError} if its columns are in another order
+ */
+export async function readInteger(
+  source: TensorSource,
+  name: string,
+  groupSizes: readonly number[],
+): Promise<StoredInteger> {
+  const fault = (problem: string) =>
+    new RangeError(`Cannot read the packed weight "${name}": ${problem}`);
+  const [rows, columns] = await shapeOf(source, name);
+  const entry = (part: string) => source.entries.get(`${name}_${part}`);
+  const packed = entry("packed")!;
+  const type = (["int4", "int8"] as const).find((own) =>
+    sameShape(packed.shape, [rows, Math.ceil(columns / (32 / BITS[own]))])
+  );
+  if (!type || packed.dtype !== "I32") {
+    throw fault(
+      `found ${packed.dtype} ${
+        showShape(packed.shape)
+      } for [${rows},${columns}], wanted I32 with 4 or 8 codes to a word`,
+    );
+  }
+  if (entry("g_idx")) {
+    throw new TypeError(
+      `Cannot read the packed weight "${name}": its columns are in another order ("${name}_g_idx"), wanted none; use the model that it was made from`,
+    );
+  }
+  const scale = entry("scale");
+  const groups = scale?.shape[1] ?? 0;
+  if (!scale || !sameShape(scale.shape, [rows, groups]) || groups === 0) {
+    throw fault(
+      `its scales are ${scale ? showShape(scale.shape) : "missing"}, wanted [${rows},groups]`,
+    );
+  }
+  const groupSize = groups === 1
+    ? columns
+    : groupSizes.find((size) => Math.ceil(columns / size) === groups);
+  if (groupSize === undefined) {
+    throw fault(
+      `it has ${groups} scales for ${columns} columns, but config.json has groups of ${
+        groupSizes.join(", ") || "no size"
+      }`,
+    );
+  }
+  const own = await source.readFloats(`${name}_scale`);
+  const bits = BITS[type];
+  const scales = new Float32Array(2 * rows * groups).fill(2 ** (bits - 1));
+  own.forEach((value, i) => scales[2 * i] = value);
+  if (!own.every(Number.isFinite)) throw fault("a scale is NaN or infinite; fetch the model again");
+  const zero = entry("zero_point");
+  if (zero) {
+    const height = Math.ceil(rows / (32 / bits));
+    if (zero.dtype !== "I32" || !sameShape(zero.shape, [height, groups])) {
+      throw fault(
+        `its zero points are ${zero.dtype} ${
+          showShape(zero.shape)
+        }, wanted I32 [${height},${groups}]`,
+      );
+    }
+    const words = await wordsOf(source, `${name}_zero_point`);
+    const down = Int32Array.from(
+      words,
+      (_, i) => words[i % height * groups + Math.floor(i / height)],
+    );
+    turned(unpack(down, rows, bits), groups, rows).forEach((value, i) => scales[2 * i + 1] = value);
+  }
+  const codes = unpack(await wordsOf(source, `${name}_packed`), columns, bits);
+  return { type, shape: [rows, columns], groupSize, codes, scales };
+}
+
+/** How a layer is stored. */
+export interface PackedLayer {
+  /** Its path. */
+  readonly path: string;
+  /** Its weight, without codes. */
+  readonly stored: Pick<StoredInteger, "type" | "groupSize" | "scales" | "shape" | "codes">;
+}
+
+/**
+ * The `quantization_config` of a model in packed integers.
+ *
+ * @param layers those in integers
+ * @param plain paths of linear layers that are not
+ */
+export function packedConfig(layers: readonly PackedLayer[], plain: readonly string[]): Json {
+  const schemes = Map.groupBy(layers, ({ stored }) => {
+    const { type, groupSize, shape: [, columns] } = stored;
+    const size = groupSize >= columns ? null : groupSize;
+    return JSON.stringify([BITS[type], size, isSymmetric(stored)]);
+  });
+  const groups = [...schemes].map(([key, own], i) => {
+    const [bits, size, symmetric] = JSON.parse(key);
+    const weights = {
+      num_bits: bits,
+      type: "int",
+      symmetric,
+      strategy: size === null ? "channel" : "group",
+      group_size: size,
+      dynamic: false,
+    };
+    const targets = schemes.size === 1 ? ["Linear"] : own.map(({ path }) => path);
+    return [`group_${i}`, { targets, weights, input_activations: null, output_activations: null }];
+  });
+  return {
+    quant_method: "compressed-tensors",
+    format: "pack-quantized",
+    quantization_status: "compressed",
+    config_groups: Object.fromEntries(groups),
+    ignore: [...plain, "lm_head"],
+    kv_cache_scheme: null,
+  };
+}
+
+/**
+ * The group sizes that a config.json names for packed integers; null if it says nothing of such.
+ *
+ * @param json the parsed file
+ * @param path its name, for errors
+ * @throws {TypeError} if activations are to be quantized too
+ */
+export function packedGroupSizes(json: Json, path: string): number[] | null {
+  const config = Object(json.quantization_config);
+  if (config.quant_method !== "compressed-tensors" || config.format !== "pack-quantized") {
+    return null;
+  }
+  const sizes: number[] = [];
+  for (const [name, group] of Object.entries(Object(config.config_groups))) {
+    const { weights, input_activations: inputs } = Object(group);
+    if (inputs !== null && inputs !== undefined) {
+      throw new TypeError(
+        `Cannot load the model of "${path}": ${
+          brief(name)
+        } quantizes activations too, wanted weights alone; use the model that it was made from`,
+      );
+    }
+    const size = Object(weights).group_size;
+    if (Number.isSafeInteger(size) && size > 0) sizes.push(size);
+  }
+  return sizes;
+}
