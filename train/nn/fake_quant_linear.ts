@@ -4,12 +4,10 @@
  * @module
  */
 import type { Tensor } from "../../core/tensor.ts";
-import { codeSums, int8Matmul } from "../../kernels/linear/int8_matmul.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { transpose } from "../../kernels/pointwise/transpose.ts";
 import type { GroupGrid } from "../../kernels/quant/group_grid.ts";
-import { IntegerTensor } from "../../kernels/quant/integer.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { InputQuantizer, WeightQuantizer } from "./fake_quantizer.ts";
 import { type Linear, LinearLayer, QuantizedLinear } from "./linear.ts";
@@ -110,26 +108,17 @@ export class FakeQuantLinear extends LinearLayer {
 }
 
 /**
- * A layer with a quantized weight that rounds its inputs too, when it runs. Where both are whole numbers of 8 bits or less, so are
- * the sums of the product.
+ * A layer with a quantized weight that rounds its inputs too, when it runs, to whole numbers for which there is no product of
+ * integers: where there is, `QuantizedActivationLinear` does it.
  */
 export class InputQuantizedLinear extends QuantizedLinear {
   /** Rounds inputs. */
   readonly inputs: InputQuantizer;
-  readonly #integers: IntegerTensor | null;
-  /** Sums of the weight's codes, for inputs whose zero point is not 0. */
-  readonly #sums: Tensor | null;
 
   /** Takes weight, bias and quantizer as they are. */
   constructor(weight: QuantizedTensor, bias: Tensor | null, inputs: InputQuantizer) {
     super(weight, bias);
     this.inputs = inputs;
-    const { bytes } = inputs;
-    this.#integers = bytes && weight instanceof IntegerTensor ? weight : null;
-    const needsSums = bytes?.kind === "static" && bytes.zero !== 0;
-    this.#sums = this.#integers && needsSums
-      ? this.#integers.device.keep(codeSums(this.#integers))
-      : null;
   }
 
   /** None: the layer is more than a product. */
@@ -139,16 +128,12 @@ export class InputQuantizedLinear extends QuantizedLinear {
 
   /** One product with rounded inputs. */
   protected override product(x: Tensor, residual?: Tensor): Tensor {
-    const { inputs: { bytes } } = this;
-    if (!this.#integers || !bytes) return super.product(this.inputs.apply(x), residual);
-    const sums = this.#sums ?? undefined;
-    return int8Matmul(x, this.#integers, { activations: bytes, add: residual, sums });
+    return super.product(this.inputs.apply(x), residual);
   }
 
   /** Frees the weight and what rounds, but not the bias. */
   override dispose(): void {
     super.dispose();
     this.inputs.dispose();
-    this.#sums?.dispose();
   }
 }

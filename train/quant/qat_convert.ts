@@ -20,6 +20,7 @@ import {
   TokenQuantizer,
 } from "../nn/fake_quantizer.ts";
 import { Linear, QuantizedLinear } from "../nn/linear.ts";
+import { QuantizedActivationLinear } from "../nn/quantized_activations.ts";
 import { Qat } from "./qat.ts";
 import { denseWeight } from "./weight_only.ts";
 
@@ -108,6 +109,19 @@ async function inputsOf(path: string, inputs: InputQuantizer): Promise<InputQuan
   return new FixedQuantizer(device, inputs.scheme, scale, whole);
 }
 
+/** The layer that takes a trained one's place. */
+function layerOf(
+  weight: IntegerTensor,
+  bias: Tensor | null,
+  inputs: InputQuantizer | null,
+): QuantizedLinear {
+  if (!inputs) return new QuantizedLinear(weight, bias);
+  const { bytes } = inputs;
+  if (!bytes) return new InputQuantizedLinear(weight, bias, inputs);
+  inputs.dispose();
+  return new QuantizedActivationLinear(weight, bytes, bias);
+}
+
 /** Adapters' updates of layers that were not prepared are merged in 32 bits. */
 function mergeOthers(model: LanguageModel, prepared: ReadonlyMap<string, unknown>): void {
   for (const [path, layer] of [...model.linearLayers()]) {
@@ -185,12 +199,7 @@ export async function convertQat(model: LanguageModel): Promise<void> {
     for (const [path, layer] of layers) {
       const inputs = layer.inputs && await inputsOf(path, layer.inputs);
       const weight = await integersOf(path, layer);
-      converted.set(
-        path,
-        inputs
-          ? new InputQuantizedLinear(weight, layer.bias, inputs)
-          : new QuantizedLinear(weight, layer.bias),
-      );
+      converted.set(path, layerOf(weight, layer.bias, inputs));
     }
   } catch (error) {
     for (const layer of converted.values()) layer.dispose();

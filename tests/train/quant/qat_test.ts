@@ -12,6 +12,7 @@ import type { LanguageModel } from "../../../train/models/language_model.ts";
 import { loadModel, randomModel } from "../../../train/models/load.ts";
 import { saveModel } from "../../../train/models/save.ts";
 import { type FakeQuantLinear, InputQuantizedLinear } from "../../../train/nn/fake_quant_linear.ts";
+import { QuantizedActivationLinear } from "../../../train/nn/quantized_activations.ts";
 import { QuantizedLinear } from "../../../train/nn/linear.ts";
 import { convertQat } from "../../../train/quant/qat_convert.ts";
 import type { QatOptions, QatWeightOptions } from "../../../train/quant/qat_options.ts";
@@ -91,7 +92,11 @@ async function checkRun(model: LanguageModel, options: QatOptions, what: string)
   assertRelativeError(await logitsOf(model), before, 1e-5, what);
   for (const [path, layer] of model.linearLayers()) {
     assert(layer instanceof QuantizedLinear, `${what}: ${path}`);
-    assertEquals(layer instanceof InputQuantizedLinear, options.activations !== undefined);
+    const { activations } = options;
+    // Bytes are multiplied as integers.
+    const isBytes = activations && (activations.bits ?? 8) === 8 && activations.range !== "token";
+    assertEquals(layer instanceof QuantizedActivationLinear, Boolean(isBytes), what);
+    assertEquals(layer instanceof InputQuantizedLinear, Boolean(activations && !isBytes), what);
   }
 }
 
