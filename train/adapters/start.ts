@@ -6,6 +6,7 @@
 import { Random } from "../../core/random.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
+import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
 import { type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { joinPath } from "../nn/module.ts";
 import { denseWeight } from "../quant/weight_only.ts";
@@ -163,6 +164,12 @@ function checkLayer(path: string, layer: LinearLayer, options: CompleteLora): vo
     throw new TypeError(
       `Cannot begin with "${options.init}" on "${path}": found its weight in ${layer.weight.scheme}, wanted plain numbers to take A and B out ` +
         "of; load the model without quantize, or with dequantize: true, or use init: true",
+    );
+  }
+  if (layer instanceof FakeQuantLinear) {
+    throw new TypeError(
+      `Cannot begin with "${options.init}" on "${path}": found it prepared for quantization-aware training; add the adapter ` +
+        "first, and call prepareQat then",
     );
   }
   const { r } = rankAndScaling(path, options);

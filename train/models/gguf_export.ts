@@ -13,6 +13,7 @@ import {
   writeGguf,
 } from "../files/gguf_write.ts";
 import { tokenizerMetadata } from "../files/gguf_write_tokenizer.ts";
+import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
 import { LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { configFields, ggufArchitecture, ropeFactors } from "./gguf_export_config.ts";
 import { ggufNameOf, isPermuted, permuteRows } from "./gguf_names.ts";
@@ -56,9 +57,15 @@ async function readDecoded(layer: QuantizedLinear): Promise<Float32Array> {
   return await dense.read() as Float32Array;
 }
 
-/** Throws if a layer has an adapter: the file would be without it. */
-function checkAdapters(model: LanguageModel): void {
+/** Throws if a layer has an adapter, or is still trained to be rounded: the file would be without that. */
+function checkLayers(model: LanguageModel): void {
   for (const [path, module] of model.modules()) {
+    if (module instanceof FakeQuantLinear) {
+      throw new TypeError(
+        `Cannot write the model as GGUF: "${path}" is in quantization-aware training; call convertQat first, or remove() ` +
+          "what prepareQat returned",
+      );
+    }
     if (!(module instanceof LinearLayer) || !module.branch) continue;
     throw new TypeError(
       `Cannot write the model as GGUF: found an adapter on "${path}", wanted none; call mergeAdapter first, or write the ` +
@@ -156,7 +163,7 @@ export async function saveGguf(
       }`,
     );
   }
-  checkAdapters(model);
+  checkLayers(model);
   const kind = ggufArchitecture(model);
   const metadata = new Map<string, GgufField>([
     ["general.architecture", kind.architecture],

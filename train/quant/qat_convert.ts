@@ -4,7 +4,7 @@
  * @module
  */
 import { noGrad } from "../../core/autograd.ts";
-import { empty, type Tensor } from "../../core/tensor.ts";
+import type { Tensor } from "../../core/tensor.ts";
 import { levelsOf } from "../../kernels/quant/affine.ts";
 import { integerFromCodes, type IntegerParts } from "../../kernels/quant/integer_codes.ts";
 import type { IntegerTensor } from "../../kernels/quant/integer.ts";
@@ -12,6 +12,7 @@ import { roundHalfEven } from "../../kernels/quant/rounding.ts";
 import { lorasOn } from "../adapters/lora.ts";
 import { LoraBranch } from "../adapters/lora_branch.ts";
 import type { LanguageModel } from "../models/language_model.ts";
+import { moveOut } from "../models/move_out.ts";
 import { type FakeQuantLinear, InputQuantizedLinear } from "../nn/fake_quant_linear.ts";
 import {
   FixedQuantizer,
@@ -132,21 +133,6 @@ function mergeOthers(model: LanguageModel, prepared: ReadonlyMap<string, unknown
     if (own) weight.dispose();
     model.replaceLinear(path, new Linear(merged, layer.bias));
     layer.dispose();
-  }
-}
-
-/** Gives tensors that lie in memory that is about to be freed memory of their own: training had put all side by side. */
-function moveOut(model: LanguageModel, freed: ReadonlySet<Tensor>): void {
-  const { device } = model;
-  const storages = new Set([...freed].map(({ storage }) => storage));
-  for (const [, module] of model.modules()) {
-    for (const [, own] of module.tensors()) {
-      if (freed.has(own) || !storages.has(own.storage)) continue;
-      const moved = device.keep(empty(device, own.shape));
-      device.copy(own, moved);
-      own.storage = moved.storage;
-      own.offset = 0;
-    }
   }
 }
 

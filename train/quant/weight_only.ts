@@ -14,6 +14,8 @@ import { type IntegerTensor, quantizeInteger } from "../../kernels/quant/integer
 import { OutlierTensor } from "../../kernels/quant/outlier_split.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
+import { moveOut } from "../models/move_out.ts";
+import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
 import { type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 
 /** How a weight is put into few bits. */
@@ -163,6 +165,11 @@ export class ReplacedLayers {
       new QuantizedLinear(own, bias),
   ): void {
     const layer = this.layer(path);
+    if (layer instanceof FakeQuantLinear) {
+      throw new TypeError(
+        `Cannot replace "${path}": it is in quantization-aware training; call convertQat, or remove() what prepareQat returned`,
+      );
+    }
     if (!this.#before.has(path)) this.#before.set(path, layer);
     const quantized = make(weight, layer.bias);
     quantized.branch = layer.branch;
@@ -189,7 +196,11 @@ export class ReplacedLayers {
 
   /** Keeps the new layers, and frees the old ones. */
   commit(): void {
-    for (const before of this.#before.values()) before.dispose();
+    const old = [...this.#before.values()];
+    const freed = old.flatMap((layer) => [...layer.tensors()].map(([, own]) => own));
+    const biases = new Set(old.map(({ bias }) => bias));
+    moveOut(this.#model, new Set(freed.filter((own) => !biases.has(own))));
+    for (const before of old) before.dispose();
     this.#before.clear();
   }
 }

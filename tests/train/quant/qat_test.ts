@@ -9,6 +9,7 @@ import type { Sequence } from "../../../train/data/dataset.ts";
 import type { Json } from "../../../train/files/tokenizer.ts";
 import { Trainer, type TrainOptions } from "../../../train/loop.ts";
 import type { LanguageModel } from "../../../train/models/language_model.ts";
+import { saveGguf } from "../../../train/models/gguf_export.ts";
 import { loadModel, randomModel } from "../../../train/models/load.ts";
 import { saveModel } from "../../../train/models/save.ts";
 import { type FakeQuantLinear, InputQuantizedLinear } from "../../../train/nn/fake_quant_linear.ts";
@@ -410,6 +411,18 @@ Deno.test("no memory is left behind by a run that was converted", async () => {
   assertEquals(await once(), 0);
 });
 
+Deno.test("a model that was trained whole is quantized, and its other weights stay", async () => {
+  const model = makeModel();
+  await trainSome(model);
+  const replaced = await quantizeLayers(model, { kind: "int8" });
+  const before = await logitsOf(model);
+  replaced.commit();
+  // What was freed is used again.
+  const other = makeModel();
+  assertEquals(await logitsOf(model), before);
+  other.dispose();
+});
+
 Deno.test("what makes no sense is refused, with what to do", async () => {
   const model = makeModel();
   const refuse = (options: QatOptions, text: string) =>
@@ -428,6 +441,9 @@ Deno.test("what makes no sense is refused, with what to do", async () => {
   await assertRejects(() => prepareQat(model), TypeError, "prepared already");
   await assertRejects(() => convertQat(model), TypeError, "no input of it was observed");
   await assertRejects(() => saveModel(model, "/nowhere"), TypeError, "call convertQat");
+  await assertRejects(() => saveGguf(model, "/nowhere"), TypeError, "call convertQat");
+  await assertRejects(() => quantizeLayers(model, { kind: "int8" }), Error, "call convertQat");
+  await assertRejects(async () => await addLora(model, { init: "olora" }), TypeError, "first, and");
 
   const quantized = makeModel(LLAMA, "none");
   await quantizeLayers(quantized, { kind: "int8" });
