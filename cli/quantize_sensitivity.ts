@@ -59,7 +59,8 @@ const OPTIONS = z.strictObject({
     .meta({ description: "places of the text at which predictions are compared" }),
   limit: z.int().min(2).default(4096).meta({ description: "tokens of the text at most" }),
   check: z.string().min(1).optional().meta({
-    description: "another text, on which the choice is compared with all layers in one scheme",
+    description: "another text, on which the choice is compared with all layers in one scheme; " +
+      "rest for what follows in the same one, four times as much",
     placeholder: "FILE",
   }),
   out: z.string().min(1).optional().meta({
@@ -117,7 +118,7 @@ function printChoice(chosen: Chosen, weights: number): void {
 }
 
 function printChecked(checked: readonly Checked[]): void {
-  printLine(`\nOn the other text, at the same places\n${
+  printLine(`\nOn text that was not measured on, at the same places\n${
     table(
       ["scheme", "bits", "size", "KL", "loss change", "perplexity"],
       checked.map((own) => [
@@ -142,8 +143,8 @@ const command: Command = defineCommand({
       "the best mix at 5 bits a weight, as a policy for quantize compare --policy",
     ],
     [
-      "nibble quantize sensitivity --model ./SmolLM2-135M --text book.txt --group type --check notes.txt --json",
-      "one scheme for each kind of layer, and how that does on another text, for machines",
+      "nibble quantize sensitivity --model ./SmolLM2-135M --text book.txt --group type --check rest --json",
+      "one scheme for each kind of layer, and how that does on what follows in the text, for machines",
     ],
   ],
   options: OPTIONS,
@@ -158,10 +159,20 @@ const command: Command = defineCommand({
         `Cannot measure "${name}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
       );
     }
-    const idsOf = async (path: string) =>
-      tokenizer.encode((await readText(path)).text).subarray(0, limit);
-    const ids = await idsOf(text);
-    const others = check === undefined ? null : await idsOf(check);
+    const idsOf = async (path: string) => tokenizer.encode((await readText(path)).text);
+    const whole = await idsOf(text);
+    const ids = whole.subarray(0, limit);
+    const others = check === undefined
+      ? null
+      : check === "rest"
+      ? whole.subarray(limit, 5 * limit)
+      : (await idsOf(check)).subarray(0, 4 * limit);
+    // Before minutes of work, and not behind it.
+    if (others && others.length < 2) {
+      throw new RangeError(
+        `Cannot check the choice on ${others.length} tokens: wanted at least 2; lower --limit, or give another text`,
+      );
+    }
     let sensitivity: Sensitivity;
     {
       const total = [...model.linearLayers()].length * schemes.length;

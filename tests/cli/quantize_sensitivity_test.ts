@@ -11,7 +11,7 @@ Deno.test("nibble quantize sensitivity chooses bits within a budget, and compare
   try {
     const out = `${folder}/policy.json`;
     const more = ["--schemes", "int8,int4", "--budget", "5.5bits", "--out", out, "--json"];
-    const { code, stdout, stderr } = await run(...more, "--check", `${ASSETS}wordnet/heldout.txt`);
+    const { code, stdout, stderr } = await run(...more, "--check", "rest");
     assertEquals(code, 0, stderr);
     const { sensitivity, chosen, checked } = JSON.parse(stdout);
     assertEquals(sensitivity.units.length, 7);
@@ -65,6 +65,7 @@ Deno.test("nibble quantize sensitivity says what is wrong", async () => {
   const cases: [number, RegExp, ...string[]][] = [
     [2, /--budget: wanted bits a weight/, "--budget", "few"],
     [2, /--schemes: wanted names/, "--schemes", "int8,int3"],
+    [1, /Cannot check the choice on 0 tokens/, "--check", "rest", "--limit", "1000000"],
     [1, /the smallest of the schemes take/, "--schemes", "int8", "--budget", "4"],
   ];
   for (const [wanted, message, ...args] of cases) {
