@@ -17,6 +17,8 @@ import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { arithmeticRef } from "../../kernels/pointwise/arithmetic_ref.ts";
 import { dropout } from "../../kernels/pointwise/dropout.ts";
 import { dropoutRef } from "../../kernels/pointwise/dropout_ref.ts";
+import { columnChoice, pickColumns } from "../../kernels/pointwise/pick_columns.ts";
+import { pickColumnsRef } from "../../kernels/pointwise/pick_columns_ref.ts";
 import { siluGate } from "../../kernels/pointwise/silu_gate.ts";
 import { siluGateRef } from "../../kernels/pointwise/silu_gate_ref.ts";
 import { sum } from "../../kernels/reduce/sum.ts";
@@ -261,6 +263,23 @@ const normCase: KernelCase = {
   },
 };
 
+/** A tenth of the columns, as `splitLayers` keeps them. */
+const picking: KernelCase = {
+  kernel: "pick columns",
+  ...MATRIX,
+  allowed: 0,
+  bytes: ({ rows, columns }) => 8 * rows * Math.ceil(columns / 10),
+  make: (inputs, { rows, columns }) => {
+    const x = inputs.floats([rows, columns]);
+    const few = Array.from({ length: Math.ceil(columns / 10) }, (_, i) => 10 * i);
+    const choice = columnChoice(inputs.device, few, columns);
+    return {
+      run: () => [pickColumns(x, choice)],
+      expected: (read) => [{ values: pickColumnsRef(read(x), rows, columns, few) }],
+    };
+  },
+};
+
 /** The cases. */
 export const POINTWISE_CASES: readonly KernelCase[] = [
   copying,
@@ -270,6 +289,7 @@ export const POINTWISE_CASES: readonly KernelCase[] = [
   gate,
   gateBackward,
   dropoutCase,
+  picking,
   summing("sum all"),
   summing("sum columns", 0),
   summing("sum rows", 1),

@@ -5,6 +5,7 @@ import { addLora } from "../../../train/adapters/lora.ts";
 import { loadAdapter, saveAdapter } from "../../../train/adapters/peft.ts";
 import { readFourBit, storeFourBit } from "../../../train/files/bitsandbytes.ts";
 import { readConfig } from "../../../train/files/config.ts";
+import { packedGroupSizes } from "../../../train/files/pack_quantized.ts";
 import { saysFourBit } from "../../../train/files/quantization_config.ts";
 import {
   openCheckpoint,
@@ -156,6 +157,26 @@ Deno.test(`${RUNS} mutated config.json are understood, or refused with a reason`
     const { json, path } = await readConfig(folder);
     blueprintOf(json, path);
     saysFourBit(json, path);
+  });
+});
+
+Deno.test(`${RUNS} mutated config.json of packed integers are understood, or refused with a reason`, async () => {
+  const weights = { num_bits: 4, type: "int", symmetric: false, strategy: "group", group_size: 64 };
+  const groups = { group_0: { targets: ["Linear"], weights, input_activations: null } };
+  const json = {
+    ...LLAMA,
+    quantization_config: {
+      quant_method: "compressed-tensors",
+      format: "pack-quantized",
+      config_groups: groups,
+      ignore: ["lm_head"],
+    },
+  };
+  await fuzz(json, 3, async (text) => {
+    Deno.writeTextFileSync(`${folder}/config.json`, text);
+    const { json, path } = await readConfig(folder);
+    blueprintOf(json, path);
+    if (!packedGroupSizes(json, path)) saysFourBit(json, path);
   });
 });
 
