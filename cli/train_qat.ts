@@ -4,11 +4,13 @@
  * @module
  */
 import { z } from "zod";
+import { matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { convertQat } from "../train/quant/qat_convert.ts";
 import type { QatOptions } from "../train/quant/qat_options.ts";
 import { prepareQat } from "../train/quant/qat.ts";
+import { textList } from "./options.ts";
 
 const GROUP = "Quantization-aware training";
 
@@ -20,11 +22,17 @@ export const QAT_OPTIONS = {
     group: GROUP,
   }),
   qatGroup: z.int().min(1).optional().meta({
-    description: "weights along a row that share a step; 64, for int8 a row",
+    description:
+      "weights along a row that share a step; 64, for int8 a row. The last ones of a row may be fewer",
     group: GROUP,
   }),
   qatStep: z.enum(["range", "learnt"]).optional().meta({
     description: "steps follow from the weights' range, or are learnt (LSQ); range",
+    group: GROUP,
+  }),
+  qatKeep: textList().optional().meta({
+    description: "layers that are not rounded, by the end of their names",
+    placeholder: "NAMES",
     group: GROUP,
   }),
   qatActivations: z.enum(["int8", "int4"]).optional()
@@ -45,6 +53,7 @@ export interface QatChoice {
   readonly qat?: "int8" | "int4" | "int3" | "int2";
   readonly qatGroup?: number;
   readonly qatStep?: "range" | "learnt";
+  readonly qatKeep?: readonly string[];
   readonly qatActivations?: "int8" | "int4";
   readonly qatRange?: "observed" | "learnt" | "token";
   readonly qatObserve?: number;
@@ -59,8 +68,8 @@ export function qatFault(
     readonly full: boolean;
   },
 ): string | null {
-  const { qat, qatGroup, qatStep, qatActivations, qatRange, qatObserve } = choice;
-  const own = { group: qatGroup, step: qatStep, activations: qatActivations };
+  const { qat, qatGroup, qatStep, qatKeep, qatActivations, qatRange, qatObserve } = choice;
+  const own = { group: qatGroup, step: qatStep, keep: qatKeep, activations: qatActivations };
   if (!qat) {
     const first = Object.entries({ ...own, range: qatRange, observe: qatObserve })
       .find(([, value]) => value !== undefined);
@@ -86,9 +95,12 @@ export function qatFault(
 
 /** Prepares the model as the options say. */
 export async function prepareFor(model: LanguageModel, choice: QatChoice): Promise<void> {
-  const { qat, qatGroup, qatStep, qatActivations, qatRange, qatObserve } = choice;
+  const { qat, qatGroup, qatStep, qatKeep, qatActivations, qatRange, qatObserve } = choice;
+  const paths = [...model.linearLayers()].map(([path]) => path);
+  const kept = new Set(qatKeep ? matchTargets(paths, qatKeep) : []);
+  const weights = { bits: Number(qat!.slice(3)), groupSize: qatGroup, step: qatStep };
   const options: QatOptions = {
-    weights: { bits: Number(qat!.slice(3)), groupSize: qatGroup, step: qatStep },
+    weights: (path) => kept.has(path) ? null : weights,
     activations: qatActivations && {
       bits: Number(qatActivations.slice(3)),
       range: qatRange,
@@ -103,14 +115,16 @@ export async function saveRounded(
   model: LanguageModel,
   out: string,
   dtype: SaveModelOptions["dtype"],
-  { qat, qatGroup, qatStep, qatActivations }: QatChoice,
+  { qat, qatGroup, qatStep, qatKeep, qatActivations }: QatChoice,
 ): Promise<string> {
   await convertQat(model);
   await saveModel(model, out, { dequantize: true, dtype });
   const block = qatGroup === undefined ? "" : ` --block-size ${qatGroup}`;
   const again = qatStep === "learnt" || qat === "int3" || qat === "int2"
     ? `Its weights lie on ${qat}'s steps`
-    : `--quantize ${qat}${block} gives back its whole numbers`;
+    : `--quantize ${qat}${block} gives back its whole numbers${
+      qatKeep ? `, and rounds ${qatKeep.join(", ")} too` : ""
+    }`;
   return qatActivations
     ? `${again}; that inputs were rounded to ${qatActivations} is not in the folder`
     : again;

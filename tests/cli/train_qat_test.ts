@@ -75,6 +75,22 @@ Deno.test("nibble train --qat saves weights that lose nothing when they are quan
   assert(await lost("halves", "int4", 32) < 1e-3);
 });
 
+Deno.test("nibble train --qat-keep leaves layers as they are", async () => {
+  const args = [...SHORT, "--qat", "int4", "--qat-keep", "v_proj,down_proj", "--full"];
+  const { code, stdout, stderr } = await nibble("train", ...args, "--out", `${folder}/mixed`);
+  assertEquals([code, stderr], [0, ""]);
+  assertMatch(stdout, /gives back its whole numbers, and rounds v_proj, down_proj too\n$/);
+  const [plain, again] = await Promise.all(
+    [{}, { quantize: "int4" } as const].map(async (own) =>
+      decoded(await loadModel(device, `${folder}/mixed`, own))
+    ),
+  );
+  const changed = Object.keys(plain).filter((path) =>
+    plain[path].some((x, i) => Math.abs(x - again[path][i]) > 1e-4)
+  );
+  assertEquals(changed.map((path) => path.split(".").at(-1)), ["v_proj", "down_proj"]);
+});
+
 Deno.test("nibble train --qat rounds activations, learns steps, and goes on from a checkpoint", async () => {
   const rounding = [
     ...["--qat", "int3", "--qat-step", "learnt", "--qat-activations", "int8"],
@@ -103,6 +119,7 @@ Deno.test("nibble train --qat says which options do not go together", async () =
     [2, /--qat: found "int5", wanted one of int8, int4, int3, int2/, "--qat", "int5"],
     [2, /--qat-group: found "0", wanted a whole number ≥ 1/, ...qat, "--qat-group", "0"],
     [2, /--qat-group says how --qat rounds: add that/, "--qat-group", "32"],
+    [1, /found no linear layer "v_prj"/, ...qat, "--qat-keep", "v_prj"],
     [2, /--qat-observe is of rounded inputs/, ...qat, "--qat-observe", "3"],
     [2, /--quantize freezes them/, ...qat, "--quantize", "nf4"],
     [2, /leave --dora out/, ...qat, "--dora"],
