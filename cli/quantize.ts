@@ -9,6 +9,8 @@ import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { turned } from "../train/models/turn.ts";
+import { quantizeByPolicy, readPolicy } from "../train/quant/policy.ts";
+import { denseWeight } from "../train/quant/weight_only.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
@@ -84,8 +86,9 @@ async function measure(
     const [rows, columns] = layer.shape;
     const stored = await source.readFloats(own);
     const weight = model.storesTransposed ? turned(stored, columns, rows) : stored;
-    using dense = layer.dense();
-    const decoded = await dense.read() as Float32Array;
+    const dense = denseWeight(layer);
+    const decoded = await dense.weight.read() as Float32Array;
+    if (dense.own) dense.weight.dispose();
     if (!sums.has(type)) sums.set(type, new ErrorSum());
     sums.get(type)!.add(weight, decoded);
     all.add(weight, decoded);
@@ -193,6 +196,10 @@ const command: Command = defineCommand({
       "integers, in compressed-tensors' packed layout",
     ],
     [
+      "nibble quantize --model ./SmolLM2-135M --out ./mixed --policy mixed.json",
+      "each layer as quantize sensitivity chose",
+    ],
+    [
       'nibble quantize --explain --values "-0.5,1.2,-0.8,2.0,0.3"',
       "nothing is written: every number on the way to INT8, INT4 and NF4, and back",
     ],
@@ -207,6 +214,12 @@ const command: Command = defineCommand({
       .meta({ description: "the type of the linear layers' weights" }),
     doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
     blockSize: blockSize.meta({ description: "weights that share a scale; 64, for int8 a row" }),
+    policy: z.string().min(1).optional().meta({
+      description:
+        "a JSON file with rules for layers instead, as quantize sensitivity writes it; " +
+        "all in integers and f32, or all in nf4 or fp4 and f32",
+      placeholder: "FILE",
+    }),
     ...EXPLAIN_OPTIONS,
     json: jsonSwitch(),
   }).superRefine((options, context) => {
@@ -214,6 +227,11 @@ const command: Command = defineCommand({
     for (const key of ["model", "out"] as const) {
       if (options[key] !== undefined) continue;
       context.addIssue({ code: "invalid_type", expected: "string", input: undefined, path: [key] });
+    }
+    if (options.policy !== undefined && (options.doubleQuant || options.blockSize !== undefined)) {
+      const message =
+        "its rules say how layers are quantized: leave --double-quant and --block-size out";
+      context.addIssue({ code: "custom", message, path: ["policy"] });
     }
     for (
       const key of ["values", "tensor", "part", "schemes", "granularity", "groupSize"] as const
@@ -235,7 +253,10 @@ const command: Command = defineCommand({
     using source = await openSource(folder);
     checkPlain(source, folder);
     using device = await openDevice();
-    const loaded = await loadModel(device, folder, { quantize: type, doubleQuant, blockSize });
+    const policy = options.policy === undefined ? null : await readPolicy(options.policy);
+    const asked = policy ? { dequantize: true } : { quantize: type, doubleQuant, blockSize };
+    const loaded = await loadModel(device, folder, asked);
+    if (policy) (await quantizeByPolicy(loaded, policy)).commit();
     const layers = await measure(loaded, source, json);
     const dtype = dtypeOf(source);
     const before = { fileBytes: await fileBytesOf(folder), bitsPerWeight: bitsIn(source, loaded) };
@@ -249,9 +270,7 @@ const command: Command = defineCommand({
       return printJson({
         model: name,
         out,
-        quantize: type,
-        doubleQuant,
-        blockSize: block,
+        ...policy ? { policy } : { quantize: type, doubleQuant, blockSize: block },
         dtype,
         before,
         after,
@@ -259,6 +278,11 @@ const command: Command = defineCommand({
       });
     }
     printResult(before, after, layers);
+    if (policy) {
+      return printLine(
+        `Written to ${out}: layers as ${options.policy} has them, the rest in ${dtype}`,
+      );
+    }
     const scales = doubleQuant ? ", scales in 8 bits" : "";
     printLine(
       `Written to ${out}: ${type} ${

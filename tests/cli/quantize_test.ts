@@ -134,6 +134,42 @@ Deno.test("nibble quantize writes integers too, which inspect counts and loadMod
     assertMatch(nested.stderr, /int8 has no scales to quantize again/);
   }));
 
+Deno.test("nibble quantize --policy writes each layer as the rules have it", () =>
+  withModel(async (folder) => {
+    const policy = `${folder}/policy.json`;
+    const rules = [{ layers: "q_proj", scheme: "int8" }, { layers: "o_proj", scheme: "f32" }];
+    await Deno.writeTextFile(policy, JSON.stringify({ rules, otherwise: "int4-g32" }));
+    const flags = ["--model", `${folder}/model`, "--policy", policy];
+    const run = (...args: string[]) => nibble("quantize", ...flags, ...args);
+    const { code, stdout, stderr } = await run("--out", `${folder}/mixed`, "--json");
+    assertEquals([code, stderr.includes("error")], [0, false], stderr);
+    const { layers, after } = JSON.parse(stdout);
+    const errorOf = (type: string) =>
+      layers.find((own: { type: string }) => own.type === type).relativeError;
+    assertEquals(errorOf("o_proj"), 0);
+    assert(errorOf("q_proj") < 0.01 && errorOf("up_proj") > 0.05);
+    const back = await loadModel(device, `${folder}/mixed`);
+    let [bytes, weights] = [0, 0];
+    for (const [path, layer] of back.linearLayers()) {
+      const scheme = layer instanceof QuantizedLinear ? layer.weight.scheme : "f32";
+      assertEquals(
+        scheme,
+        path.endsWith("q_proj") ? "int8" : path.endsWith("o_proj") ? "f32" : "int4",
+      );
+      bytes += layer.weightBytes;
+      weights += layer.shape[0] * layer.shape[1];
+    }
+    assertEquals(after.bitsPerWeight, 8 * bytes / weights);
+
+    const beside = await run("--out", `${folder}/x`, "--double-quant");
+    assertEquals(beside.code, 2);
+    assertMatch(beside.stderr, /leave --double-quant and --block-size out/);
+    await Deno.writeTextFile(policy, JSON.stringify({ rules, otherwise: "nf4" }));
+    const both = await run("--out", `${folder}/x`);
+    assertEquals(both.code, 1);
+    assertMatch(both.stderr, /wanted either bitsandbytes' types or integers/);
+  }));
+
 Deno.test("nibble quantize says what is wrong in one line, and leaves what was there", () =>
   withModel(async (folder) => {
     await Deno.mkdir(`${folder}/notes`);
