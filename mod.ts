@@ -354,8 +354,13 @@ export {
   quantizeActivations,
   type QuantizeActivationsOptions,
   type QuantizedActivations,
+  readsActivation,
 } from "./train/quant/quantize_activations.ts";
-export { type SmoothedScaling, smoothingFactors } from "./train/quant/smooth_quant.ts";
+export {
+  type SmoothedScaling,
+  smoothingFactors,
+  type SmoothingPlaces,
+} from "./train/quant/smooth_quant.ts";
 export {
   quantizeLayers,
   ReplacedLayers,

@@ -18,6 +18,7 @@ import { type QuantizationPolicy, quantizeByPolicy } from "../quant/policy.ts";
 import {
   quantizeActivations,
   type QuantizeActivationsOptions,
+  readsActivation,
 } from "../quant/quantize_activations.ts";
 import type { ActivationRanges } from "../quant/activation_ranges.ts";
 import { SMOOTHING } from "../quant/smooth_quant.ts";
@@ -37,7 +38,11 @@ export const SCHEME_NAMES = [
 const BYTE_SCHEMES: Partial<Record<SchemeName, QuantizeActivationsOptions>> = {
   "w8a8-dynamic": {},
   "w8a8-static": { activations: "static" },
-  "w8a8-smooth": { activations: "static", smooth: SMOOTHING },
+  // As SmoothQuant is used with models of Llama's kind: what no scale for all tokens covers stays in more bits.
+  "w8a8-smooth": {
+    activations: (path) => readsActivation(path) ? "none" : "static",
+    smooth: SMOOTHING,
+  },
   "w4a8": { weights: "int4" },
 };
 

@@ -13,7 +13,7 @@ import type { ActivationScheme } from "../../kernels/quant/quantize_rows.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import type { CalibrationText } from "./calibration.ts";
 import { type CalibrationObserver, inputStatistics } from "./input_statistics.ts";
-import { type SmoothedScaling, smoothModel } from "./smooth_quant.ts";
+import { type SmoothedScaling, type SmoothingPlaces, smoothModel } from "./smooth_quant.ts";
 
 /** Whether 0 is in the middle of the bytes, or at a zero point of its own. */
 export type ActivationKind = "symmetric" | "asymmetric";
@@ -60,6 +60,8 @@ export interface CalibrateOptions {
   readonly kind?: ActivationKind;
   /** SmoothQuant's exponent, 0 to 1, of which 0.5 is usual; without it nothing is smoothed. */
   readonly smooth?: number;
+  /** Where it is smoothed: "norms" by default. */
+  readonly places?: SmoothingPlaces;
 }
 
 /** The whole numbers of activations. */
@@ -102,7 +104,7 @@ export async function calibrateActivations(
   let statistics = await inputStatistics(model, text);
   let smoothing: Smoothing | null = null;
   if (smooth !== undefined) {
-    const { scalings, moved } = await smoothModel(model, statistics, smooth);
+    const { scalings, moved } = await smoothModel(model, statistics, smooth, options.places);
     try {
       statistics = await inputStatistics(model, text);
     } finally {

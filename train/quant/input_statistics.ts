@@ -48,7 +48,8 @@ export class InputStatistics {
     for (let row = 0; row < numbers.length; row += width) {
       for (let c = 0; c < width; c++) {
         const x = numbers[row + c];
-        if (!Number.isFinite(x)) throw this.#fault(row / width, c, x);
+        // NaN and infinity are what less themselves is not 0.
+        if (x - x !== 0) throw this.#fault(row / width, c, x);
         if (x < low) low = x;
         if (x > high) high = x;
         const size = Math.abs(x);

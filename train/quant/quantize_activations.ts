@@ -10,11 +10,16 @@ import type { ActivationScheme } from "../../kernels/quant/quantize_rows.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { QuantizedLinear } from "../nn/linear.ts";
 import { QuantizedActivationLinear } from "../nn/quantized_activations.ts";
-import { type ActivationRanges, calibrateActivations, staticScheme } from "./activation_ranges.ts";
+import {
+  type ActivationRanges,
+  calibrateActivations,
+  type LayerRange,
+  staticScheme,
+} from "./activation_ranges.ts";
 import type { CalibrationText } from "./calibration.ts";
 import type { CalibrationObserver } from "./input_statistics.ts";
 import type { MovedScales } from "./channel_scales.ts";
-import { moveFactors } from "./smooth_quant.ts";
+import { moveFactors, type SmoothingPlaces } from "./smooth_quant.ts";
 import { denseWeight, quantizeWeight, ReplacedLayers } from "./weight_only.ts";
 
 /** How a layer's input is rounded: each token with a scale of its own, all with one that is fixed, or not at all. */
@@ -29,8 +34,13 @@ export interface QuantizeActivationsOptions {
   readonly weights?: "int8" | "int4" | "keep";
   /** Weights along a row that share a scale: the row for int8, 64 for int4. */
   readonly groupSize?: number;
-  /** For all layers, or for each by its path; "dynamic" by default. "none" leaves a layer's activations in 32 bits. */
-  readonly activations?: ActivationMode | ((path: string) => ActivationMode);
+  /**
+   * For all layers, or for each by its path and what calibration found for it; "dynamic" by default. "none" leaves a layer's
+   * activations in 32 bits.
+   */
+  readonly activations?:
+    | ActivationMode
+    | ((path: string, found: LayerRange | undefined) => ActivationMode);
   /** What calibration found, for static layers. If it was smoothed, the model is smoothed alike. */
   readonly ranges?: ActivationRanges;
   /** Instead of `ranges`: a text to calibrate on. */
@@ -39,6 +49,8 @@ export interface QuantizeActivationsOptions {
   readonly observer?: CalibrationObserver;
   /** With `calibration`: SmoothQuant's exponent; without it nothing is smoothed. */
   readonly smooth?: number;
+  /** With `smooth`: where; "norms" by default. */
+  readonly places?: SmoothingPlaces;
   /** With `calibration`: whether ranges have zero points; "symmetric" by default. */
   readonly kind?: ActivationRanges["kind"];
 }
@@ -51,6 +63,15 @@ export interface QuantizedActivations {
   commit(): void;
   /** Puts everything back. */
   restore(): void;
+}
+
+/**
+ * Whether a layer is the second of a feed-forward part, which reads what came through the activation function: `down_proj`, GPT-2's
+ * `mlp.c_proj`. There single tokens have channels thousands of times as large as others ("massive activations", Sun et al., arXiv
+ * 2402.17762), which no scale for all tokens covers, and no normalization before them could take factors.
+ */
+export function readsActivation(path: string): boolean {
+  return /\.(down_proj|mlp\.c_proj)$/.test(path);
 }
 
 function copyOf(t: Tensor): Tensor {
@@ -128,11 +149,9 @@ async function rangesFor(
   options: QuantizeActivationsOptions,
   wanted: boolean,
 ): Promise<ActivationRanges | null> {
-  const { ranges, calibration, observer, smooth, kind } = options;
+  const { ranges, calibration: text, observer, smooth, places, kind } = options;
   if (ranges) return ranges;
-  if (calibration) {
-    return await calibrateActivations(model, { text: calibration, observer, smooth, kind });
-  }
+  if (text) return await calibrateActivations(model, { text, observer, smooth, places, kind });
   if (!wanted && smooth === undefined) return null;
   throw new TypeError(
     `Cannot ${wanted ? "fix the ranges of activations" : "smooth a model"} without a text to ` +
@@ -146,7 +165,8 @@ async function rangesFor(
  * output layer and normalizations stay in 32 bits.
  *
  * A single scale for all tokens must cover the largest number that any of them has in any channel. Where a few channels are far
- * larger than the others, `smooth` moves them into the weights; the layers that hurt most may be left dynamic.
+ * larger than the others, `smooth` moves them into the weights. The layers that hurt most may be left dynamic, or in 32 bits:
+ * mostly those that `readsActivation` names.
  *
  * @param model a model with plain weights, unless weights are kept
  * @param options how
@@ -171,8 +191,10 @@ export async function quantizeActivations(
 ): Promise<QuantizedActivations> {
   const { weights = "int8", groupSize, activations = "dynamic" } = options;
   const modeOf = typeof activations === "function" ? activations : () => activations;
-  const modes = new Map([...model.linearLayers()].map(([path]) => [path, modeOf(path)]));
-  const ranges = await rangesFor(model, options, [...modes.values()].includes("static"));
+  const ranges = await rangesFor(model, options, activations === "static");
+  const modes = new Map(
+    [...model.linearLayers()].map(([path]) => [path, modeOf(path, ranges?.layers.get(path))]),
+  );
   const layers = new ReplacedLayers(model);
   let moved: MovedScales | null = null;
   try {

@@ -5,6 +5,7 @@
  * @module
  */
 import type { LanguageModel, Scaling } from "../models/language_model.ts";
+import { LinearLayer } from "../nn/linear.ts";
 import { MovedScales } from "./channel_scales.ts";
 import type { InputStatistics } from "./input_statistics.ts";
 import { denseWeight, ReplacedLayers } from "./weight_only.ts";
@@ -54,6 +55,21 @@ async function weightChannels(
   return out;
 }
 
+/**
+ * Where factors are moved: out of normalizations, as the paper has it; or everywhere, from a layer into the next too. There, a
+ * channel that is thousands of times as large as others takes the bits of all weights of the layer behind it.
+ */
+export type SmoothingPlaces = "norms" | "all";
+
+/** The places of a model. */
+function placesOf(model: LanguageModel, places: SmoothingPlaces): Scaling[] {
+  const modules = new Map(model.modules());
+  const all = [...model.scalings()];
+  return places === "all"
+    ? all
+    : all.filter(({ source }) => !(modules.get(source) instanceof LinearLayer));
+}
+
 /** Throws a RangeError unless alpha is from 0 to 1. */
 export function checkAlpha(alpha: number): void {
   if (alpha >= 0 && alpha <= 1) return;
@@ -63,12 +79,13 @@ export function checkAlpha(alpha: number): void {
 }
 
 /**
- * Chooses factors for every place of a model where they can be moved from a normalization or a layer into the layers behind it,
- * and moves them. The model computes what it did, but for rounding in 32 bits.
+ * Chooses factors for the places of a model where they can be moved from a normalization, or with "all" from a layer, into the
+ * layers behind it, and moves them. The model computes what it did, but for rounding in 32 bits.
  *
  * @param model a model with plain weights
  * @param statistics what its layers read
  * @param alpha 0 to 1
+ * @param places "norms" by default
  * @returns the factors, and the weights before
  * @throws {TypeError} if the model is quantized already
  */
@@ -76,6 +93,7 @@ export async function smoothModel(
   model: LanguageModel,
   statistics: readonly InputStatistics[],
   alpha: number = SMOOTHING,
+  places: SmoothingPlaces = "norms",
 ): Promise<{ scalings: SmoothedScaling[]; moved: MovedScales }> {
   checkAlpha(alpha);
   const byPath = new Map(statistics.flatMap((own) => own.paths.map((path) => [path, own])));
@@ -85,7 +103,7 @@ export async function smoothModel(
   try {
     // A layer may be a reader here and the source of the next: weights are read when it is their turn. Activations need not be
     // looked at again, as no scaling changes what readers of another read.
-    for (const scaling of model.scalings()) {
+    for (const scaling of placesOf(model, places)) {
       const x = byPath.get(scaling.readers[0]);
       if (!x) continue;
       const w = await weightChannels(layers, scaling.readers);

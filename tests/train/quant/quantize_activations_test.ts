@@ -9,7 +9,7 @@ import { QuantizedLinear } from "../../../train/nn/linear.ts";
 import { QuantizedActivationLinear } from "../../../train/nn/quantized_activations.ts";
 import { calibrateActivations } from "../../../train/quant/activation_ranges.ts";
 import { gptqLayers } from "../../../train/quant/gptq_layers.ts";
-import { quantizeActivations } from "../../../train/quant/quantize_activations.ts";
+import { quantizeActivations, readsActivation } from "../../../train/quant/quantize_activations.ts";
 import { smoothingFactors } from "../../../train/quant/smooth_quant.ts";
 import { quantizeLayers } from "../../../train/quant/weight_only.ts";
 import { assert, assertEquals, assertRejects, assertRelativeError } from "../../assert.ts";
@@ -64,10 +64,10 @@ Deno.test("the embedded model keeps its perplexity in W8A8: static within 1 % wi
     return found / plain;
   };
   const dynamic = await by({});
-  const smooth = await by({ activations: "static", calibration, smooth: 0.5 });
+  const smooth = await by({ activations: "static", calibration, smooth: 0.5, places: "all" });
   const fixed = await by({ activations: "static", calibration });
   const mixed = await by({
-    activations: (path) => path.endsWith("down_proj") ? "dynamic" : "static",
+    activations: (path) => readsActivation(path) ? "dynamic" : "static",
     calibration,
     smooth: 0.5,
   });
@@ -91,7 +91,7 @@ Deno.test("every architecture runs in whole numbers, and is put back", async () 
         { activations: "static", calibration: text },
         { activations: "static", calibration: text, kind: "asymmetric" },
         { activations: "static", calibration: text, smooth: 0.6, observer: { kind: "mse" } },
-        { activations: "dynamic", calibration: text, smooth: 0.5 },
+        { activations: "dynamic", calibration: text, smooth: 0.5, places: "all" },
       ] as const
     ) {
       const made = await quantizeActivations(model, options);
@@ -123,6 +123,33 @@ Deno.test("activations are chosen layer by layer, and none leaves them plain", a
   for (const [wanted, found] of kinds) assertEquals(found, wanted);
   made.commit();
   assert((await logits(model)).every(Number.isFinite));
+  model.dispose();
+});
+
+Deno.test("a choice sees what calibration found, and readsActivation() knows the layers behind activations", async () => {
+  const model = randomModel(device, LLAMA, { seed: 2 });
+  const ranges = await calibrateActivations(model, { text: { ids: IDS } });
+  const seen: [string, number | undefined][] = [];
+  const made = await quantizeActivations(model, {
+    ranges,
+    activations(path, found) {
+      seen.push([path, found?.range.high]);
+      return "static";
+    },
+  });
+  made.restore();
+  assertEquals(seen, [...ranges.layers].map(([path, { range }]) => [path, range.high]));
+  await assertRejects(
+    () => quantizeActivations(model, { activations: () => "static" }),
+    RangeError,
+    "calibration has found none",
+  );
+  assertEquals(
+    [...ranges.layers.keys()].filter(readsActivation),
+    [0, 1].map((i) => `model.layers.${i}.mlp.down_proj`),
+  );
+  assert(readsActivation("transformer.h.3.mlp.c_proj"));
+  assert(!readsActivation("transformer.h.3.attn.c_proj"));
   model.dispose();
 });
 
