@@ -18,6 +18,7 @@ import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
 import { progress } from "./progress.ts";
 import { checkExplain, EXPLAIN_OPTIONS, printExplanation } from "./quantize_explain.ts";
+import { checkMethod, METHOD_OPTIONS, quantizeByMethod } from "./quantize_method.ts";
 
 const isGguf = (path: string) => /\.gguf$/i.test(path);
 
@@ -149,7 +150,8 @@ function checkPlain(source: TensorSource, folder: string): void {
   );
 }
 
-function printResult(before: Size, after: Size, errors: readonly LayerError[]): void {
+function printErrors(errors: readonly LayerError[]): void {
+  if (errors.length === 0) return;
   printLine(table(
     ["layer", "layers", "weights", "mean squared error", "relative error"],
     errors.map(({ type, layers, weights, meanSquaredError, relativeError }) => [
@@ -162,6 +164,9 @@ function printResult(before: Size, after: Size, errors: readonly LayerError[]): 
     { right: [2, 3, 4] },
   ));
   printLine();
+}
+
+function printSizes(before: Size, after: Size): void {
   printLine(table(
     ["size", "before", "after"],
     [
@@ -200,6 +205,10 @@ const command: Command = defineCommand({
       "each layer as quantize sensitivity chose",
     ],
     [
+      "nibble quantize --model ./SmolLM2-135M --out ./awq --quantize int4 --method awq --calibration notes.txt",
+      "INT4 that loses less, chosen by what the model makes of a text",
+    ],
+    [
       'nibble quantize --explain --values "-0.5,1.2,-0.8,2.0,0.3"',
       "nothing is written: every number on the way to INT8, INT4 and NF4, and back",
     ],
@@ -220,10 +229,12 @@ const command: Command = defineCommand({
         "all in integers and f32, or all in nf4 or fp4 and f32",
       placeholder: "FILE",
     }),
+    ...METHOD_OPTIONS,
     ...EXPLAIN_OPTIONS,
     json: jsonSwitch(),
   }).superRefine((options, context) => {
     if (options.explain) return checkExplain(options, context);
+    checkMethod(options, context);
     for (const key of ["model", "out"] as const) {
       if (options[key] !== undefined) continue;
       context.addIssue({ code: "invalid_type", expected: "string", input: undefined, path: [key] });
@@ -254,10 +265,18 @@ const command: Command = defineCommand({
     checkPlain(source, folder);
     using device = await openDevice();
     const policy = options.policy === undefined ? null : await readPolicy(options.policy);
-    const asked = policy ? { dequantize: true } : { quantize: type, doubleQuant, blockSize };
-    const loaded = await loadModel(device, folder, asked);
+    const { method } = options;
+    const loaded = await loadModel(
+      device,
+      folder,
+      policy || method !== "round"
+        ? { dequantize: true, weights: "f32" }
+        : { quantize: type, doubleQuant, blockSize },
+    );
     if (policy) (await quantizeByPolicy(loaded, policy)).commit();
-    const layers = await measure(loaded, source, json);
+    else if (method !== "round") await quantizeByMethod(loaded, options, json);
+    // AWQ scales channels before it rounds: its weights are not to be compared with those of the file.
+    const layers = method === "awq" ? [] : await measure(loaded, source, json);
     const dtype = dtypeOf(source);
     const before = { fileBytes: await fileBytesOf(folder), bitsPerWeight: bitsIn(source, loaded) };
     await saveModel(loaded, out, { dtype });
@@ -270,14 +289,15 @@ const command: Command = defineCommand({
       return printJson({
         model: name,
         out,
-        ...policy ? { policy } : { quantize: type, doubleQuant, blockSize: block },
+        ...policy ? { policy } : { quantize: type, method, doubleQuant, blockSize: block },
         dtype,
         before,
         after,
         layers,
       });
     }
-    printResult(before, after, layers);
+    printErrors(layers);
+    printSizes(before, after);
     if (policy) {
       return printLine(
         `Written to ${out}: layers as ${options.policy} has them, the rest in ${dtype}`,
@@ -285,7 +305,7 @@ const command: Command = defineCommand({
     }
     const scales = doubleQuant ? ", scales in 8 bits" : "";
     printLine(
-      `Written to ${out}: ${type} ${
+      `Written to ${out}: ${type}${method === "round" ? "" : ` by ${method.toUpperCase()}`} ${
         block ? `in blocks of ${block}` : "by rows"
       }${scales}, the rest in ${dtype}`,
     );

@@ -216,3 +216,32 @@ Deno.test("nibble quantize replaces an earlier model folder, and keeps what else
     using file = await SafetensorsFile.open(`${folder}/out/model.safetensors`);
     assertEquals(file.entries.get("model.layers.0.mlp.up_proj.weight.absmax")?.dtype, "U8");
   }));
+
+Deno.test("nibble quantize --method gptq and awq write integers that load again", async () => {
+  const base = new URL("../../assets/base", import.meta.url).pathname;
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const method of ["gptq", "awq"]) {
+      const out = `${folder}/${method}`;
+      const flags = ["--quantize", "int4", "--method", method, "--calibration-tokens", "1024"];
+      const { code, stdout } = await nibble(
+        ...["quantize", "--model", base, "--out", out, ...flags, "--json"],
+      );
+      assertEquals(code, 0);
+      const told = JSON.parse(stdout);
+      assertEquals([told.method, told.quantize, told.blockSize], [method, "int4", 64]);
+      assertEquals(told.layers.length > 0, method === "gptq");
+      const loaded = await loadModel(device, out);
+      const schemes = [...loaded.linearLayers()].map(([, layer]) =>
+        layer instanceof QuantizedLinear && layer.weight.scheme
+      );
+      assert(schemes.every((scheme) => scheme === "int4"));
+      loaded.dispose();
+    }
+    const wrong = await nibble("quantize", "--model", base, "--out", folder, "--method", "awq");
+    assertEquals(wrong.code, 2);
+    assertMatch(wrong.stderr, /awq gives int4: wanted --quantize with it, found nf4/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

@@ -1,0 +1,79 @@
+/** The options of `nibble quantize` that say how integers are chosen, and what they are chosen on. */
+import { z } from "zod";
+import { readText } from "../train/data/dataset.ts";
+import type { LanguageModel } from "../train/models/language_model.ts";
+import { awqLayers } from "../train/quant/awq.ts";
+import { gptqLayers } from "../train/quant/gptq_layers.ts";
+import { embedded } from "./embedded.ts";
+import { progress } from "./progress.ts";
+
+const GROUP = "Choosing integers";
+
+/** How, and the text that a model is calibrated on. */
+export const METHOD_OPTIONS = {
+  method: z.enum(["round", "gptq", "awq"]).default("round").meta({
+    description: "round to nearest, or look at a text: gptq for int4 and int8, awq for int4",
+    group: GROUP,
+  }),
+  calibration: z.string().min(1).optional().meta({
+    description: "the text (with --method); by default definitions that come with nibble",
+    placeholder: "FILE",
+    group: GROUP,
+  }),
+  calibrationTokens: z.int().min(2).default(8192)
+    .meta({ description: "how many tokens of it are read at most", group: GROUP }),
+};
+
+/** What `METHOD_OPTIONS` give, and the type that they must fit. */
+export interface MethodChoice {
+  readonly method: "round" | "gptq" | "awq";
+  readonly calibration?: string;
+  readonly calibrationTokens: number;
+  readonly quantize: string;
+  readonly policy?: string;
+  readonly blockSize?: number;
+}
+
+/** Notes what does not go together. */
+export function checkMethod(
+  { method, calibration, quantize, policy }: MethodChoice,
+  context: z.RefinementCtx,
+): void {
+  const refuse = (path: string, message: string) =>
+    context.addIssue({ code: "custom", message, path: [path] });
+  if (method === "round") {
+    if (calibration !== undefined) refuse("calibration", "wanted --method gptq or awq with it");
+    return;
+  }
+  if (policy !== undefined) refuse("method", "leave it out with --policy");
+  const fitting = method === "awq" ? ["int4"] : ["int4", "int8"];
+  if (!fitting.includes(quantize)) {
+    refuse(
+      "method",
+      `${method} gives ${fitting.join(" or ")}: wanted --quantize with it, found ${quantize}`,
+    );
+  }
+}
+
+/** Quantizes the linear layers of a model with plain weights, in place, by what it makes of a text. */
+export async function quantizeByMethod(
+  model: LanguageModel,
+  { method, calibration, calibrationTokens, quantize, blockSize: groupSize }: MethodChoice,
+  json: boolean,
+): Promise<void> {
+  const { tokenizer } = model;
+  if (!tokenizer) {
+    throw new TypeError(
+      `Cannot quantize by ${method}: the model has no tokenizer.json, wanted its own tokenizer in its folder`,
+    );
+  }
+  const read = calibration ?? (await embedded()).heldout;
+  const ids = tokenizer.encode((await readText(read)).text).subarray(0, calibrationTokens);
+  using bar = progress({ total: [...model.linearLayers()].length, label: "Quantizing", json });
+  const text = { ids };
+  const onProgress = (done: number) => bar.update(done);
+  const made = method === "gptq"
+    ? await gptqLayers(model, { text, bits: quantize === "int8" ? 8 : 4, groupSize, onProgress })
+    : await awqLayers(model, { text, groupSize });
+  made.commit();
+}
