@@ -63,7 +63,7 @@ function casesOf(x: ArrayLike<number>, zeros: ArrayLike<number>) {
 }
 
 const forward: KernelCase = {
-  kernel: "fake_quant",
+  kernel: "fake quant",
   ...MATRIX,
   allowed: 1e-6,
   bytes: (sizes) => 2 * bytes(sizes),
@@ -156,7 +156,7 @@ const distillingBackward: KernelCase = {
 /** All of them. */
 export const ROUNDING_CASES: readonly KernelCase[] = [
   ranges("group_ranges", () => GROUP),
-  ranges("group_ranges rows", ({ columns }) => columns),
+  ranges("group ranges rows", ({ columns }) => columns),
   forward,
   backward("fake_quant backward", false),
   backward("fake_quant backward lsq", true),

@@ -33,10 +33,10 @@ Deno.test("nibble bench --end-to-end prints a row for each work, and its kernels
 });
 
 Deno.test("nibble bench --json prints nothing but JSON, and --compare reads it again", async () => {
-  const flags = ["--kernel", "gr", "--sizes", "tiny", "--repeats", "2"];
+  const flags = ["--kernel", "grad", "--sizes", "tiny", "--repeats", "2"];
   const folder = await Deno.makeTempDir();
   try {
-    const { code, stdout, stderr } = await nibble("bench", ...flags, "--filter", "gr", "--json");
+    const { code, stdout, stderr } = await nibble("bench", ...flags, "--filter", "grad", "--json");
     assertEquals([code, stderr], [0, ""]);
     const { adapter, versions, results } = JSON.parse(stdout);
     assert(adapter.name.length > 0 && versions.nibble.length > 0);
