@@ -155,7 +155,7 @@ const distillingBackward: KernelCase = {
 
 /** All of them. */
 export const ROUNDING_CASES: readonly KernelCase[] = [
-  ranges("group_ranges", () => GROUP),
+  ranges("group ranges", () => GROUP),
   ranges("group ranges rows", ({ columns }) => columns),
   forward,
   backward("fake_quant backward", false),
