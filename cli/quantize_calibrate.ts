@@ -111,7 +111,10 @@ const command: Command = defineCommand({
   async run(options) {
     const { model: name, observer: kind, percentile, momentum, json, out } = options;
     using device = await openDevice();
-    const model = await loadModel(device, await modelFolder(name), { dequantize: true });
+    const model = await loadModel(device, await modelFolder(name), {
+      dequantize: true,
+      weights: "f32",
+    });
     const { tokenizer } = model;
     if (!tokenizer) {
       throw new TypeError(

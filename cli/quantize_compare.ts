@@ -113,7 +113,10 @@ const command: Command = defineCommand({
     const schemes = new Set(options.schemes as SchemeName[]);
     if (policy) schemes.add("policy");
     using device = await openDevice();
-    const model = await loadModel(device, await modelFolder(name), { weights: "f32" });
+    const model = await loadModel(device, await modelFolder(name), {
+      dequantize: true,
+      weights: "f32",
+    });
     const { tokenizer } = model;
     if (!tokenizer) {
       throw new TypeError(

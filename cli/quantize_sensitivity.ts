@@ -152,7 +152,10 @@ const command: Command = defineCommand({
     const { model: name, text, budget, schemes, group, method, measure, limit, json } = options;
     const { window, places, check, out } = options;
     using device = await openDevice();
-    const model = await loadModel(device, await modelFolder(name));
+    const model = await loadModel(device, await modelFolder(name), {
+      dequantize: true,
+      weights: "f32",
+    });
     const { tokenizer } = model;
     if (!tokenizer) {
       throw new TypeError(

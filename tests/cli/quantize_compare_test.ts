@@ -1,3 +1,6 @@
+import { saveGguf } from "../../train/models/gguf_export.ts";
+import { loadModel } from "../../train/models/load.ts";
+import { device } from "../device.ts";
 import { assert, assertEquals, assertMatch } from "../assert.ts";
 import { nibble } from "./spawn.ts";
 
@@ -82,6 +85,26 @@ Deno.test("nibble quantize compare measures a policy", async () => {
     const missing = await run("--schemes", "policy");
     assertEquals(missing.code, 2);
     assertMatch(missing.stderr, /wanted --policy/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("nibble quantize compare begins with plain weights, whatever the file has", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const model = await loadModel(device, `${ASSETS}base`);
+    await saveGguf(model, `${folder}/base.gguf`, { type: "q4_0" });
+    model.dispose();
+    const flags = ["--text", `${ASSETS}wordnet/heldout.txt`, "--limit", "512", "--window", "128"];
+    const rest = ["--schemes", "f32,awq,w8a8-smooth", "--calibration-tokens", "512", "--json"];
+    const { code, stdout } = await nibble(
+      ...["quantize", "compare", "--model", `${folder}/base.gguf`, ...flags, ...rest],
+    );
+    assertEquals(code, 0);
+    const [f32, awq, smooth] = JSON.parse(stdout).results;
+    assertEquals([f32.bitsPerWeight, f32.sqnr], [32, null]);
+    assert(awq.bitsPerWeight < 5 && smooth.perplexity < 1.1 * f32.perplexity);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
