@@ -216,7 +216,6 @@ async function apply(
     case "int8":
     case "int4":
     case "hqq":
-      return await quantizeLayers(model, { kind: scheme });
     case "nf4":
     case "fp4":
       return await quantizeLayers(model, { kind: scheme });
@@ -238,10 +237,9 @@ async function apply(
       return await quantizeActivations(model, { ...options, ...found });
     }
     case "gptq":
+      return await gptqLayers(model, { text: textFor(scheme, text) });
     case "awq":
-      return scheme === "gptq"
-        ? await gptqLayers(model, { text: textFor(scheme, text) })
-        : await awqLayers(model, { text: textFor(scheme, text) });
+      return await awqLayers(model, { text: textFor(scheme, text) });
     case "split":
       return await splitLayers(model, { text, share: keep });
     case "policy":

@@ -8,7 +8,9 @@ import { type Tensor, tensor, viewOf } from "../../core/tensor.ts";
 import { embedding } from "../../kernels/embedding/embedding.ts";
 import { matmul } from "../../kernels/linear/matmul.ts";
 import { div, mul, sub } from "../../kernels/pointwise/arithmetic.ts";
-import { roundtrip } from "../../kernels/quant/roundtrip.ts";
+import { type AffineScheme, levelsOf } from "../../kernels/quant/affine.ts";
+import { fakeQuantize } from "../../kernels/quant/fake_quant.ts";
+import { groupRanges, rangeGrid } from "../../kernels/quant/group_grid.ts";
 import { sum } from "../../kernels/reduce/sum.ts";
 import type { LanguageModel, Scaling } from "../models/language_model.ts";
 import { type CalibrationText, calibrationWindows, watchInputs } from "./calibration.ts";
@@ -129,6 +131,15 @@ function factorsAt(
   return Float32Array.from(raw, (value) => value / middle);
 }
 
+/** What layers are quantized to in the end, by `quantizeLayers`. */
+const INT4: AffineScheme = { bits: 4, kind: "asymmetric" };
+
+/** Weights as they are after rounding to INT4 and decoding: to try factors out on the device. */
+function rounded(weight: Tensor, groupSize: number): Tensor {
+  const { scales, zeros } = rangeGrid(groupRanges(weight, groupSize), INT4);
+  return fakeQuantize(weight, scales, zeros, { ...levelsOf(INT4), groupSize });
+}
+
 /** The factors, of all exponents and of none at all, with which the layers' outputs on the sample change least. */
 async function search(
   replaced: ReplacedLayers,
@@ -151,7 +162,7 @@ async function search(
         const inputs = tensor(device, sample.numbers, [sample.numbers.length / channels, channels]);
         const row = tensor(device, factors);
         return dense.map(({ weight }) => {
-          const lost = sub(div(roundtrip(mul(weight, row), 4, groupSize), row), weight);
+          const lost = sub(div(rounded(mul(weight, row), groupSize), row), weight);
           const change = matmul(inputs, lost, { transposeB: true });
           return sum(mul(change, change));
         });
