@@ -2,8 +2,8 @@
 import { z } from "zod";
 import { openDevice } from "../core/device.ts";
 import { isFourBit } from "../train/files/bitsandbytes.ts";
-import { packedWeightOf } from "../train/files/pack_quantized.ts";
 import { openCheckpoint, type TensorSource } from "../train/files/safetensors.ts";
+import { integerWeightOf } from "../train/files/stored_integer.ts";
 import { openGgufModel } from "../train/models/gguf.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
@@ -141,7 +141,7 @@ function bitsOf(model: LanguageModel): number {
 
 function checkPlain(source: TensorSource, folder: string): void {
   const names = [...source.entries.keys()];
-  const name = names.find((own) => isFourBit(source, own) || packedWeightOf(source, own) !== null);
+  const name = names.find((own) => isFourBit(source, own) || integerWeightOf(source, own) !== null);
   if (name === undefined) return;
   const found = isFourBit(source, name) ? "in 4 bits" : "in integers";
   throw new TypeError(

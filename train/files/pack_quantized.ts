@@ -1,4 +1,3 @@
-// deno-lint-ignore-file camelcase -- the names are those of the file
 /**
  * Integer weights in checkpoints, in the layout that compressed-tensors calls "pack-quantized"
  * (github.com/vllm-project/compressed-tensors; its version 0.20 decodes what is written here to the same numbers, and transformers 5.23
@@ -17,25 +16,16 @@
  * @module
  */
 import { sameShape, showShape } from "../../core/shape.ts";
-import type { IntegerType } from "../../kernels/quant/integer.ts";
-import type { IntegerParts } from "../../kernels/quant/integer_codes.ts";
-import { brief } from "./json_text.ts";
 import type { TensorData, TensorSource } from "./safetensors.ts";
-import type { Json } from "./tokenizer.ts";
-
-/** An integer weight as a checkpoint holds it. */
-export interface StoredInteger extends IntegerParts {
-  /** [rows, columns]. */
-  readonly shape: readonly [rows: number, columns: number];
-}
-
-const BITS: Readonly<Record<IntegerType, number>> = { int8: 8, int4: 4 };
-
-/** Whether no zero is anywhere but in the middle of the codes. */
-function isSymmetric({ type, scales }: IntegerParts): boolean {
-  const middle = 2 ** (BITS[type] - 1);
-  return scales.every((value, i) => i % 2 === 0 || value === middle);
-}
+import {
+  BITS,
+  integerFault,
+  isSymmetric,
+  readScales,
+  type StoredInteger,
+  storedScales,
+  wholeZeros,
+} from "./stored_integer.ts";
 
 /** Numbers [rows, columns] side by side in words, along rows. */
 function pack(numbers: Uint8Array, columns: number, bits: number): Int32Array<ArrayBuffer> {
@@ -82,22 +72,11 @@ export function storeInteger(name: string, stored: StoredInteger): Map<string, T
   const words = pack(codes, columns, BITS[type]);
   const width = words.length / rows;
   tensors.set(`${name}_packed`, { dtype: "I32", shape: [rows, width], data: words });
-  const own = Float32Array.from({ length: rows * groups }, (_, i) => scales[2 * i]);
-  tensors.set(`${name}_scale`, { dtype: "F32", shape: [rows, groups], data: own });
+  tensors.set(`${name}_scale`, storedScales(stored));
   const data = BigInt64Array.of(BigInt(rows), BigInt(columns));
   tensors.set(`${name}_shape`, { dtype: "I64", shape: [2], data });
   if (isSymmetric(stored)) return tensors;
-  const zeros = Array.from({ length: rows * groups }, (_, i) => scales[2 * i + 1]);
-  const wrong = zeros.find((zero) =>
-    !Number.isInteger(zero) || zero < 0 || zero >= 2 ** BITS[type]
-  );
-  if (wrong !== undefined) {
-    throw new TypeError(
-      `Cannot store "${name}" as packed integers: it has a zero point of ${wrong}, wanted whole numbers from 0 to ${
-        2 ** BITS[type] - 1
-      }; HQQ's zeros lie between, so save such a model with dequantize: true`,
-    );
-  }
+  const zeros = wholeZeros(name, stored);
   // Down the columns: turned, packed along rows, and turned back.
   const packed = pack(turned(Uint8Array.from(zeros), rows, groups), rows, BITS[type]);
   const height = packed.length / groups;
@@ -107,17 +86,6 @@ export function storeInteger(name: string, stored: StoredInteger): Map<string, T
     data: Int32Array.from(packed, (_, i) => packed[i % groups * height + Math.floor(i / groups)]),
   });
   return tensors;
-}
-
-/** Whether a checkpoint holds a weight as packed integers. */
-export function isPacked(source: TensorSource, name: string): boolean {
-  return source.entries.has(`${name}_packed`);
-}
-
-/** The weight that a tensor is a part of, or null: of `up.weight_scale` it is `up.weight`. */
-export function packedWeightOf(source: TensorSource, name: string): string | null {
-  const weight = /^(.+)_(?:packed|scale|zero_point|shape)$/.exec(name)?.[1];
-  return weight !== undefined && isPacked(source, weight) ? weight : null;
 }
 
 /** The shape of a weight that is stored as packed integers. */
@@ -132,8 +100,9 @@ async function shapeOf(source: TensorSource, name: string): Promise<[number, num
       return numbers as [number, number];
     }
   }
-  throw new RangeError(
-    `Cannot read the packed weight "${name}": it has no "${name}_shape" with two sizes; is the checkpoint complete?`,
+  throw integerFault(
+    name,
+    `it has no "${name}_shape" with two sizes; is the checkpoint complete?`,
   );
 }
 
@@ -156,8 +125,7 @@ export async function readInteger(
   name: string,
   groupSizes: readonly number[],
 ): Promise<StoredInteger> {
-  const fault = (problem: string) =>
-    new RangeError(`Cannot read the packed weight "${name}": ${problem}`);
+  const fault = (problem: string) => integerFault(name, problem);
   const [rows, columns] = await shapeOf(source, name);
   const entry = (part: string) => source.entries.get(`${name}_${part}`);
   const packed = entry("packed")!;
@@ -173,31 +141,17 @@ export async function readInteger(
   }
   if (entry("g_idx")) {
     throw new TypeError(
-      `Cannot read the packed weight "${name}": its columns are in another order ("${name}_g_idx"), wanted none; use the model that it was made from`,
+      `Cannot read the integer weight "${name}": its columns are in another order ("${name}_g_idx"), wanted none; use the model that it was made from`,
     );
   }
-  const scale = entry("scale");
-  const groups = scale?.shape[1] ?? 0;
-  if (!scale || !sameShape(scale.shape, [rows, groups]) || groups === 0) {
-    throw fault(
-      `its scales are ${scale ? showShape(scale.shape) : "missing"}, wanted [${rows},groups]`,
-    );
-  }
-  const groupSize = groups === 1
-    ? columns
-    : groupSizes.find((size) => Math.ceil(columns / size) === groups);
-  if (groupSize === undefined) {
-    throw fault(
-      `it has ${groups} scales for ${columns} columns, but config.json has groups of ${
-        groupSizes.join(", ") || "no size"
-      }`,
-    );
-  }
-  const own = await source.readFloats(`${name}_scale`);
+  const { groups, groupSize, scales } = await readScales(
+    source,
+    name,
+    [rows, columns],
+    groupSizes,
+    type,
+  );
   const bits = BITS[type];
-  const scales = new Float32Array(2 * rows * groups).fill(2 ** (bits - 1));
-  own.forEach((value, i) => scales[2 * i] = value);
-  if (!own.every(Number.isFinite)) throw fault("a scale is NaN or infinite; fetch the model again");
   const zero = entry("zero_point");
   if (zero) {
     const height = Math.ceil(rows / (32 / bits));
@@ -217,75 +171,4 @@ export async function readInteger(
   }
   const codes = unpack(await wordsOf(source, `${name}_packed`), columns, bits);
   return { type, shape: [rows, columns], groupSize, codes, scales };
-}
-
-/** How a layer is stored. */
-export interface PackedLayer {
-  /** Its path. */
-  readonly path: string;
-  /** Its weight, without codes. */
-  readonly stored: Pick<StoredInteger, "type" | "groupSize" | "scales" | "shape" | "codes">;
-}
-
-/**
- * The `quantization_config` of a model in packed integers.
- *
- * @param layers those in integers
- * @param plain paths of linear layers that are not
- */
-export function packedConfig(layers: readonly PackedLayer[], plain: readonly string[]): Json {
-  const schemes = Map.groupBy(layers, ({ stored }) => {
-    const { type, groupSize, shape: [, columns] } = stored;
-    const size = groupSize >= columns ? null : groupSize;
-    return JSON.stringify([BITS[type], size, isSymmetric(stored)]);
-  });
-  const groups = [...schemes].map(([key, own], i) => {
-    const [bits, size, symmetric] = JSON.parse(key);
-    const weights = {
-      num_bits: bits,
-      type: "int",
-      symmetric,
-      strategy: size === null ? "channel" : "group",
-      group_size: size,
-      dynamic: false,
-    };
-    const targets = schemes.size === 1 ? ["Linear"] : own.map(({ path }) => path);
-    return [`group_${i}`, { targets, weights, input_activations: null, output_activations: null }];
-  });
-  return {
-    quant_method: "compressed-tensors",
-    format: "pack-quantized",
-    quantization_status: "compressed",
-    config_groups: Object.fromEntries(groups),
-    ignore: [...plain, "lm_head"],
-    kv_cache_scheme: null,
-  };
-}
-
-/**
- * The group sizes that a config.json names for packed integers; null if it says nothing of such.
- *
- * @param json the parsed file
- * @param path its name, for errors
- * @throws {TypeError} if activations are to be quantized too
- */
-export function packedGroupSizes(json: Json, path: string): number[] | null {
-  const config = Object(json.quantization_config);
-  if (config.quant_method !== "compressed-tensors" || config.format !== "pack-quantized") {
-    return null;
-  }
-  const sizes: number[] = [];
-  for (const [name, group] of Object.entries(Object(config.config_groups))) {
-    const { weights, input_activations: inputs } = Object(group);
-    if (inputs !== null && inputs !== undefined) {
-      throw new TypeError(
-        `Cannot load the model of "${path}": ${
-          brief(name)
-        } quantizes activations too, wanted weights alone; use the model that it was made from`,
-      );
-    }
-    const size = Object(weights).group_size;
-    if (Number.isSafeInteger(size) && size > 0) sizes.push(size);
-  }
-  return sizes;
 }

@@ -5,8 +5,8 @@
  */
 import { sameShape, showShape } from "../../core/shape.ts";
 import { isFourBit } from "../files/bitsandbytes.ts";
-import { isPacked, packedWeightOf } from "../files/pack_quantized.ts";
 import type { TensorSource } from "../files/safetensors.ts";
+import { integerWeightOf, isBytes, isInteger, isPacked } from "../files/stored_integer.ts";
 import type { Blueprint } from "./architecture.ts";
 
 /** So many names of a kind are listed; where thousands are wrong, the first say enough. */
@@ -40,7 +40,7 @@ export function findWeights(
   const [missing, misshapen]: [string[], string[]] = [[], []];
   for (const [name, { shape }] of weights) {
     const short = name.startsWith(prefix) ? name.slice(prefix.length) : name;
-    const own = source.entries.has(name) || isPacked(source, name) ? name : short;
+    const own = source.entries.has(name) || isInteger(source, name) ? name : short;
     const entry = source.entries.get(own);
     // Shapes of packed integers are checked when they are read.
     if (!entry && isPacked(source, own)) {
@@ -52,8 +52,9 @@ export function findWeights(
       continue;
     }
     found.set(name, own);
-    // A weight in 4 bits is a line of bytes here; its shape is checked when its state is read.
-    if (sameShape(entry.shape, shape) || isFourBit(source, own)) continue;
+    // A weight in 4 bits is a line of bytes here; its shape is checked when its state is read, as that of bytes is.
+    const isLater = isFourBit(source, own) || isBytes(source, own);
+    if (sameShape(entry.shape, shape) || isLater) continue;
     misshapen.push(`"${own}" ${showShape(entry.shape)}, wanted ${showShape(shape)}`);
   }
   const known = new Set(found.values());
@@ -62,8 +63,7 @@ export function findWeights(
     if (known.has(own) || harmless.test(own)) continue;
     if (own === HEAD && config.tiedEmbeddings) continue;
     if (isPartOfFourBit(source, own, known)) continue;
-    const weight = packedWeightOf(source, own);
-    if (weight !== null && known.has(weight) && !source.entries.has(weight)) continue;
+    if (known.has(integerWeightOf(source, own) ?? "")) continue;
     left.push(`"${own}" ${showShape(shape)}`);
   }
   const faults = [

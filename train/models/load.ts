@@ -10,10 +10,16 @@ import { type Tensor, tensor } from "../../core/tensor.ts";
 import { isFourBit, readFourBit } from "../files/bitsandbytes.ts";
 import { readConfig } from "../files/config.ts";
 import { resolveModel } from "../files/hub.ts";
-import { isPacked, packedGroupSizes, readInteger } from "../files/pack_quantized.ts";
+import { readBytes, readInputs } from "../files/int_quantized.ts";
+import { type IntegerConfig, readIntegerConfig } from "../files/compressed_config.ts";
+import { readInteger } from "../files/pack_quantized.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
+import { isBytes, isInteger, isPacked } from "../files/stored_integer.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
+import { IntegerTensor } from "../../kernels/quant/integer.ts";
+import { roundingLayer } from "../nn/input_rounding.ts";
+import { QuantizedLinear } from "../nn/linear.ts";
 import { blueprintOf } from "./architectures.ts";
 import { findWeights } from "./check_weights.ts";
 import { conversionNotes, openGgufModel, storedBlocks } from "./gguf.ts";
@@ -48,30 +54,46 @@ function checkQuantized(
   }
 }
 
-/** The same for packed integers. */
-function checkPacked(
+/** The same for integers. */
+function checkIntegers(
   source: TensorSource,
   names: ReadonlyMap<string, string>,
-  groupSizes: readonly number[] | null,
+  config: IntegerConfig | null,
   folder: string,
   { trainable, dequantize }: LoadOptions,
 ): void {
-  const packed = [...names.values()].find((name) =>
-    !source.entries.has(name) && isPacked(source, name)
-  );
-  if ((groupSizes !== null) !== (packed !== undefined)) {
-    const problem = groupSizes
-      ? "config.json says that its weights are packed integers, but none is"
-      : `"${packed}" is stored as packed integers, but config.json has no quantization_config for those`;
+  const stored = [...names.values()].find((name) => isInteger(source, name));
+  if ((config !== null) !== (stored !== undefined)) {
+    const problem = config
+      ? "config.json says that its weights are integers, but none is"
+      : `"${stored}" is stored as integers, but config.json has no quantization_config for those`;
     throw new RangeError(
       `Cannot load the model in "${folder}": ${problem}; is it that of another model?`,
     );
   }
-  if (packed !== undefined && trainable === "all" && !dequantize) {
+  if (stored !== undefined && trainable === "all" && !dequantize) {
     throw new TypeError(
-      `Cannot train all of the model in "${folder}": "${packed}" is stored as integers, and frozen. Add an adapter with ` +
+      `Cannot train all of the model in "${folder}": "${stored}" is stored as integers, and frozen. Add an adapter with ` +
         "addLora, or load the model that it was made from, or this one with dequantize: true",
     );
+  }
+}
+
+/** Puts layers that round their inputs in the place of those that do not, as the checkpoint has it. */
+async function roundInputs(
+  model: LanguageModel,
+  source: TensorSource,
+  names: ReadonlyMap<string, string>,
+  config: IntegerConfig,
+): Promise<void> {
+  for (const [path, layer] of [...model.linearLayers()]) {
+    const inputs = config.inputsOf(path);
+    if (!inputs || !(layer instanceof QuantizedLinear)) continue;
+    const { weight, bias } = layer;
+    if (!(weight instanceof IntegerTensor)) continue;
+    const { scheme, dynamic } = inputs;
+    const fixed = dynamic ? null : await readInputs(source, names.get(`${path}.weight`)!, scheme);
+    model.replaceLinear(path, roundingLayer(weight, bias, { scheme, fixed }));
   }
 }
 
@@ -115,7 +137,8 @@ async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
 /**
  * Loads a model folder as Hugging Face's `save_pretrained` writes it: config.json, model.safetensors (whole or in shards, in
  * F32, F16 or BF16), and tokenizer.json where there is one. Checkpoints in bitsandbytes' NF4 and
- * FP4, and in compressed-tensors' packed INT8 and INT4, are loaded as they are.
+ * FP4, and in compressed-tensors' INT8 and INT4, packed or in bytes, are loaded as they are; layers whose inputs a checkpoint rounds
+ * round them, and multiply in whole numbers where those are bytes.
  *
  * Or loads llama.cpp's GGUF file of a Llama, Mistral, Qwen2 or Qwen3 with its tokenizer and chat template. The linear layers' weights
  * stay in its blocks, whose values nibble has to the last bit, and an adapter is trained over them; with `dequantize` or `trainable:
@@ -162,17 +185,22 @@ export async function loadModel(
   const blueprint = blueprintOf(json, path);
   using source = await openCheckpoint(folder);
   const names = findWeights(source, blueprint, folder);
-  const groupSizes = packedGroupSizes(json, path);
-  checkPacked(source, names, groupSizes, folder, options);
-  checkQuantized(source, names, !groupSizes && saysFourBit(json, path), folder, options);
+  const integers = readIntegerConfig(json, path);
+  checkIntegers(source, names, integers, folder, options);
+  checkQuantized(source, names, !integers && saysFourBit(json, path), folder, options);
   const read = (name: string): Promise<Stored> => {
     const own = names.get(name)!;
-    if (groupSizes && isPacked(source, own)) return readInteger(source, own, groupSizes);
+    if (integers && isPacked(source, own)) return readInteger(source, own, integers.groupSizes);
+    if (integers && isBytes(source, own)) {
+      const type = integers.typeOf(name.replace(/\.weight$/, ""));
+      return readBytes(source, own, integers.groupSizes, type);
+    }
     return isFourBit(source, own) ? readFourBit(source, own) : piecesOf(source, own);
   };
   const report = new HalvesReport();
   const weights = await placeAll(device, blueprint.weights, read, options, report);
   const model = blueprint.create(device, json, weights);
+  if (integers) await roundInputs(model, source, names, integers);
   model.tokenizer = await tokenizerIn(folder);
   model.notes = report.notes(options);
   return model;

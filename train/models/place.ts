@@ -15,7 +15,7 @@ import { type IntegerType, quantizeInteger } from "../../kernels/quant/integer.t
 import { integerFromCodes } from "../../kernels/quant/integer_codes.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 import type { StoredFourBit } from "../files/bitsandbytes.ts";
-import type { StoredInteger } from "../files/pack_quantized.ts";
+import type { StoredInteger } from "../files/stored_integer.ts";
 import type { WeightSpec } from "./architecture.ts";
 import { HalvesReport, type UploadedHalves, uploadHalves, wantsHalves } from "./halves.ts";
 import { isInteger, type LoadOptions, type QuantizationScheme } from "./load_options.ts";

@@ -9,11 +9,14 @@ import { IntegerTensor } from "../../kernels/quant/integer.ts";
 import { integerParts } from "../../kernels/quant/integer_codes.ts";
 import { storeFourBit } from "../files/bitsandbytes.ts";
 import { writeFolder, writeWhole } from "../files/output.ts";
-import { packedConfig, type PackedLayer, storeInteger } from "../files/pack_quantized.ts";
+import { integerConfig, type IntegerLayer } from "../files/compressed_config.ts";
+import { storeBytes, storeInputs } from "../files/int_quantized.ts";
+import { storeInteger } from "../files/pack_quantized.ts";
 import { quantizationConfig } from "../files/quantization_config.ts";
 import { type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import { type Json, saveTokenizer } from "../files/tokenizer.ts";
 import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
+import { roundingOf } from "../nn/input_rounding.ts";
 import { Linear, LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { joinPath } from "../nn/module.ts";
 import { readFloats } from "../nn/widen.ts";
@@ -27,7 +30,7 @@ export interface SaveModelOptions {
    * 4 bits, it is what Python decodes them to.
    */
   readonly dtype?: "f32" | "f16" | "bf16";
-  /** Decode quantized weights, so that the folder holds a plain model. */
+  /** Decode quantized weights, so that the folder holds a plain model: it rounds no inputs either. */
   readonly dequantize?: boolean;
 }
 
@@ -80,15 +83,12 @@ function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void
   if (dequantize || !(layer instanceof QuantizedLinear)) return;
   // GGUF's blocks decode to just what the file holds: nothing is lost.
   if (layer.weight instanceof FourBitTensor || layer.weight instanceof GgufBlockTensor) return;
-  const isInteger = layer.weight instanceof IntegerTensor;
-  // A layer that does more to its input than to multiply it would be another one when it is loaded.
-  if (isInteger && Object.getPrototypeOf(layer) === QuantizedLinear.prototype) return;
+  // A layer that does more to its input than to multiply or to round it would be another one when it is loaded.
+  const isKnown = Object.getPrototypeOf(layer) === QuantizedLinear.prototype || roundingOf(layer);
+  if (layer.weight instanceof IntegerTensor && isKnown) return;
   throw new TypeError(
-    isInteger
-      ? `Cannot save the model: "${path}" quantizes what it reads too, and a model folder has no place for that; pass ` +
-        "dequantize: true to save plain weights"
-      : `Cannot save the model: "${path}" is in ${layer.weight.scheme}, wanted nf4, fp4, int8 or int4; pass ` +
-        "dequantize: true to save plain weights",
+    `Cannot save the model: "${path}" is in ${layer.weight.scheme}, wanted nf4, fp4, int8 or int4; pass ` +
+      "dequantize: true to save plain weights",
   );
 }
 
@@ -115,14 +115,36 @@ async function readDecoded(layer: QuantizedLinear): Promise<Float32Array> {
   return await dense.read() as Float32Array;
 }
 
-/** Every tensor of the file, and the layers that are in packed integers. Tensors are by Hugging Face's name. */
+/** A layer in integers, and its tensors. */
+async function storeLayer(
+  path: string,
+  layer: QuantizedLinear,
+  weight: IntegerTensor,
+): Promise<{ layer: IntegerLayer; tensors: Map<string, TensorData> }> {
+  const name = joinPath(path, "weight");
+  const stored = { ...await integerParts(weight), shape: weight.shape };
+  const rounding = roundingOf(layer);
+  // Engines that multiply bytes want them unpacked.
+  const layout = rounding && stored.type === "int8" ? "int-quantized" : "pack-quantized";
+  const store = layout === "int-quantized" ? storeBytes : storeInteger;
+  const tensors = store(name, stored);
+  if (rounding?.fixed) {
+    for (const [key, data] of storeInputs(name, rounding.scheme, rounding.fixed)) {
+      tensors.set(key, data);
+    }
+  }
+  const inputs = rounding && { scheme: rounding.scheme, dynamic: !rounding.fixed };
+  return { layer: { path, layout, stored, inputs }, tensors };
+}
+
+/** Every tensor of the file, and the layers that are in integers. Tensors are by Hugging Face's name. */
 async function tensorsOf(
   model: LanguageModel,
   dtype: SavedType,
   dequantize: boolean,
-): Promise<{ tensors: Map<string, TensorData>; packed: PackedLayer[] }> {
+): Promise<{ tensors: Map<string, TensorData>; integers: IntegerLayer[] }> {
   const tensors = new Map<string, TensorData>();
-  const packed: PackedLayer[] = [];
+  const integers: IntegerLayer[] = [];
   /** A linear weight [outFeatures, inFeatures], as files have it. */
   const linear = (path: string, numbers: Float32Array, [rows, columns]: readonly number[]) =>
     model.storesTransposed && path !== "lm_head"
@@ -138,9 +160,9 @@ async function tensorsOf(
         const stored = { bytes, shape, type, blockSize, dtype: TORCH_NAMES[dtype] };
         for (const [key, data] of storeFourBit(name, stored)) tensors.set(key, data);
       } else if (weight instanceof IntegerTensor && !dequantize) {
-        const stored = { ...await integerParts(weight), shape: weight.shape };
-        for (const [key, data] of storeInteger(name, stored)) tensors.set(key, data);
-        packed.push({ path, stored });
+        const own = await storeLayer(path, module, weight);
+        for (const [key, data] of own.tensors) tensors.set(key, data);
+        integers.push(own.layer);
       } else tensors.set(name, linear(path, await readDecoded(module), module.shape));
     }
     for (const [name, tensor] of module.tensors()) {
@@ -151,7 +173,7 @@ async function tensorsOf(
       tensors.set(joinPath(path, name), data);
     }
   }
-  return { tensors, packed };
+  return { tensors, integers };
 }
 
 /** The config.json of the saved model. */
@@ -159,14 +181,14 @@ function configOf(
   model: LanguageModel,
   dtype: SavedType,
   dequantize: boolean,
-  packed: readonly PackedLayer[],
+  integers: readonly IntegerLayer[],
 ): Json {
   const { torch_dtype: _, quantization_config: earlier, ...json } = model.configJson;
   const config: Json = { ...json, dtype: TORCH_NAMES[dtype] };
   const layers = [...model.linearLayers()];
   const weights = layers.map(([, layer]) => layer instanceof QuantizedLinear ? layer.weight : null);
   const plain = layers.filter((_, i) => !weights[i]).map(([path]) => path);
-  if (packed.length > 0) config.quantization_config = packedConfig(packed, plain);
+  if (integers.length > 0) config.quantization_config = integerConfig(integers, plain);
   const first = weights.find((weight) => weight instanceof FourBitTensor);
   if (!first || dequantize) return config;
   config.quantization_config = quantizationConfig({
@@ -190,7 +212,7 @@ function textOf(config: Json): string {
 /**
  * Writes a model folder that transformers' `from_pretrained` and `loadModel` read: config.json, model.safetensors and the
  * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format, those in
- * INT8 and INT4 in compressed-tensors' "pack-quantized", those in GGUF's blocks decoded. The folder appears whole or not at all.
+ * INT8 and INT4 in compressed-tensors' layouts, with what rounds their layers' inputs, those in GGUF's blocks decoded. The folder appears whole or not at all.
  * Adapters are not in it: merge them first, or save them apart.
  *
  * @param model the model
@@ -224,8 +246,8 @@ export async function saveModel(
     if (module instanceof LinearLayer) checkLayer(path, module, dequantize);
   }
   if (!dequantize) checkOneFormat(model);
-  const { tensors, packed } = await tensorsOf(model, dtype, dequantize);
-  const config = configOf(model, dtype, dequantize, packed);
+  const { tensors, integers } = await tensorsOf(model, dtype, dequantize);
+  const config = configOf(model, dtype, dequantize, integers);
   await writeFolder(folder, async (draft) => {
     await writeWhole(`${draft}/config.json`, textOf(config));
     await writeSafetensors(`${draft}/model.safetensors`, tensors);

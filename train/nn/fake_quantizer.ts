@@ -9,7 +9,7 @@ import { type Tensor, tensor, zeros } from "../../core/tensor.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { reshape } from "../../kernels/pointwise/reshape.ts";
 import { scale } from "../../kernels/pointwise/scale.ts";
-import { type AffineScheme, levelsOf } from "../../kernels/quant/affine.ts";
+import { type AffineParameters, type AffineScheme, levelsOf } from "../../kernels/quant/affine.ts";
 import { fakeQuantize } from "../../kernels/quant/fake_quant.ts";
 import {
   type GroupGrid,
@@ -21,7 +21,6 @@ import {
   totalRange,
 } from "../../kernels/quant/group_grid.ts";
 import { logStep } from "../../kernels/quant/log_step.ts";
-import type { ActivationScheme } from "../../kernels/quant/quantize_rows.ts";
 import type { Named } from "./module.ts";
 
 /** An optimizer's move is this share of a step for a weight of a tenth, which most are below: steps move as fast as weights do. */
@@ -151,8 +150,6 @@ export interface InputQuantizer {
   readonly scheme: AffineScheme;
   /** Where its steps come from, in words. */
   readonly range: string;
-  /** The same rounding as one to signed bytes, if that is what it is: products are then in whole numbers. */
-  readonly bytes: ActivationScheme | null;
   /** The input rounded and decoded, with gradients: f32 of any shape. */
   apply(x: Tensor): Tensor;
   /** What is trained. */
@@ -181,15 +178,10 @@ export class TokenQuantizer implements InputQuantizer {
   readonly scheme: AffineScheme;
   /** Each token's own. */
   readonly range = "token";
-  /** With 8 bits that are symmetric. */
-  readonly bytes: ActivationScheme | null;
 
   /** Nothing is kept. */
   constructor(scheme: AffineScheme) {
     this.scheme = scheme;
-    const { bits, kind, levels = "restricted" } = scheme;
-    const isBytes = bits === 8 && kind === "symmetric" && levels === "restricted";
-    this.bytes = isBytes ? { kind: "dynamic" } : null;
   }
 
   /** Ranges of rows, then rounding. */
@@ -219,22 +211,17 @@ export class FixedQuantizer implements InputQuantizer {
   readonly scheme: AffineScheme;
   /** Given. */
   readonly range = "fixed";
+  /** The step, and the whole zero point. */
+  readonly parameters: AffineParameters;
   /** f32 [1] each. */
   readonly grid: GroupGrid;
-  /** With 8 bits, but where all inputs were 0. */
-  readonly bytes: ActivationScheme | null;
 
-  /** With these steps and this whole zero point. */
-  constructor(device: Device, scheme: AffineScheme, scale: number, zero: number) {
+  /** With this step and this whole zero point. */
+  constructor(device: Device, scheme: AffineScheme, parameters: AffineParameters) {
     this.scheme = scheme;
+    this.parameters = parameters;
     const keep = (value: number) => device.keep(tensor(device, Float32Array.of(value)));
-    this.grid = { scales: keep(scale), zeros: keep(zero) };
-    const { least, most } = levelsOf(scheme);
-    const shift = most - 127;
-    const isBytes = scheme.bits === 8 && scale >= 2 ** -126;
-    this.bytes = isBytes
-      ? { kind: "static", scale, zero: zero - shift, least: least - shift }
-      : null;
+    this.grid = { scales: keep(parameters.scale), zeros: keep(parameters.zero) };
   }
 
   /** Rounding. */
@@ -276,8 +263,6 @@ export class ObservedQuantizer implements InputQuantizer {
   readonly scheme: AffineScheme;
   /** Observed, for how long, and whether it is learnt then. */
   readonly range: string;
-  /** In training products are of floats. */
-  readonly bytes = null;
   /** The ranges. */
   readonly ranges: RangeState;
   readonly #run: ObservedRun;

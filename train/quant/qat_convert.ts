@@ -13,15 +13,10 @@ import { lorasOn } from "../adapters/lora.ts";
 import { LoraBranch } from "../adapters/lora_branch.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { moveOut } from "../models/move_out.ts";
-import { type FakeQuantLinear, InputQuantizedLinear } from "../nn/fake_quant_linear.ts";
-import {
-  FixedQuantizer,
-  type InputQuantizer,
-  ObservedQuantizer,
-  TokenQuantizer,
-} from "../nn/fake_quantizer.ts";
+import type { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
+import { type InputQuantizer, ObservedQuantizer } from "../nn/fake_quantizer.ts";
+import { type InputRounding, roundingLayer } from "../nn/input_rounding.ts";
 import { Linear, QuantizedLinear } from "../nn/linear.ts";
-import { QuantizedActivationLinear } from "../nn/quantized_activations.ts";
 import { Qat } from "./qat.ts";
 import { denseWeight } from "./weight_only.ts";
 
@@ -82,9 +77,10 @@ async function integersOf(path: string, layer: FakeQuantLinear): Promise<Integer
   );
 }
 
-/** What rounds inputs from now on. */
-async function inputsOf(path: string, inputs: InputQuantizer): Promise<InputQuantizer> {
-  if (!(inputs instanceof ObservedQuantizer)) return new TokenQuantizer(inputs.scheme);
+/** How inputs are rounded from now on. */
+async function inputsOf(path: string, inputs: InputQuantizer): Promise<InputRounding> {
+  const { scheme } = inputs;
+  if (!(inputs instanceof ObservedQuantizer)) return { scheme, fixed: null };
   const { device } = inputs.ranges.running;
   const [low, high] = await inputs.ranges.running.read();
   if (!(Number.isFinite(low) && Number.isFinite(high))) {
@@ -105,22 +101,8 @@ async function inputsOf(path: string, inputs: InputQuantizer): Promise<InputQuan
   );
   const [scale, zero] = await Promise.all(grid.map((t) => t.item()));
   for (const t of grid) t.dispose();
-  const { least, most } = levelsOf(inputs.scheme);
-  const whole = Math.max(least, Math.min(most, roundHalfEven(zero)));
-  return new FixedQuantizer(device, inputs.scheme, scale, whole);
-}
-
-/** The layer that takes a trained one's place. */
-function layerOf(
-  weight: IntegerTensor,
-  bias: Tensor | null,
-  inputs: InputQuantizer | null,
-): QuantizedLinear {
-  if (!inputs) return new QuantizedLinear(weight, bias);
-  const { bytes } = inputs;
-  if (!bytes) return new InputQuantizedLinear(weight, bias, inputs);
-  inputs.dispose();
-  return new QuantizedActivationLinear(weight, bytes, bias);
+  const { least, most } = levelsOf(scheme);
+  return { scheme, fixed: { scale, zero: Math.max(least, Math.min(most, roundHalfEven(zero))) } };
 }
 
 /** Adapters' updates of layers that were not prepared are merged in 32 bits. */
@@ -185,7 +167,12 @@ export async function convertQat(model: LanguageModel): Promise<void> {
     for (const [path, layer] of layers) {
       const inputs = layer.inputs && await inputsOf(path, layer.inputs);
       const weight = await integersOf(path, layer);
-      converted.set(path, layerOf(weight, layer.bias, inputs));
+      converted.set(
+        path,
+        inputs
+          ? roundingLayer(weight, layer.bias, inputs)
+          : new QuantizedLinear(weight, layer.bias),
+      );
     }
   } catch (error) {
     for (const layer of converted.values()) layer.dispose();

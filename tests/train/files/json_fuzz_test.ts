@@ -5,7 +5,7 @@ import { addLora } from "../../../train/adapters/lora.ts";
 import { loadAdapter, saveAdapter } from "../../../train/adapters/peft.ts";
 import { readFourBit, storeFourBit } from "../../../train/files/bitsandbytes.ts";
 import { readConfig } from "../../../train/files/config.ts";
-import { packedGroupSizes } from "../../../train/files/pack_quantized.ts";
+import { readIntegerConfig } from "../../../train/files/compressed_config.ts";
 import { saysFourBit } from "../../../train/files/quantization_config.ts";
 import {
   openCheckpoint,
@@ -160,23 +160,30 @@ Deno.test(`${RUNS} mutated config.json are understood, or refused with a reason`
   });
 });
 
-Deno.test(`${RUNS} mutated config.json of packed integers are understood, or refused with a reason`, async () => {
+Deno.test(`${RUNS} mutated config.json of integers are understood, or refused with a reason`, async () => {
   const weights = { num_bits: 4, type: "int", symmetric: false, strategy: "group", group_size: 64 };
-  const groups = { group_0: { targets: ["Linear"], weights, input_activations: null } };
+  const inputs = { num_bits: 8, type: "int", symmetric: true, strategy: "token", dynamic: true };
+  const groups = {
+    group_0: { targets: ["Linear"], weights, input_activations: inputs, format: "int-quantized" },
+    group_1: { targets: ["re:.*down_proj$"], weights, input_activations: null },
+  };
   const json = {
     ...LLAMA,
     quantization_config: {
       quant_method: "compressed-tensors",
-      format: "pack-quantized",
+      format: "mixed-precision",
       config_groups: groups,
       ignore: ["lm_head"],
+      nibble: { inputs: { group_0: { bits: 8, kind: "symmetric" } } },
     },
   };
   await fuzz(json, 3, async (text) => {
     Deno.writeTextFileSync(`${folder}/config.json`, text);
     const { json, path } = await readConfig(folder);
     blueprintOf(json, path);
-    if (!packedGroupSizes(json, path)) saysFourBit(json, path);
+    const config = readIntegerConfig(json, path);
+    if (config) config.inputsOf("model.layers.0.mlp.down_proj");
+    else saysFourBit(json, path);
   });
 });
 

@@ -1,16 +1,12 @@
 // deno-lint-ignore-file camelcase -- the names are those of the file
-import {
-  packedConfig,
-  packedGroupSizes,
-  readInteger,
-  type StoredInteger,
-  storeInteger,
-} from "../../../train/files/pack_quantized.ts";
+import { integerConfig, readIntegerConfig } from "../../../train/files/compressed_config.ts";
+import { readInteger, storeInteger } from "../../../train/files/pack_quantized.ts";
 import {
   openCheckpoint,
   type TensorData,
   writeSafetensors,
 } from "../../../train/files/safetensors.ts";
+import type { StoredInteger } from "../../../train/files/stored_integer.ts";
 import type { IntegerTensor } from "../../../kernels/quant/integer.ts";
 import { loadModel, randomModel } from "../../../train/models/load.ts";
 import { saveModel } from "../../../train/models/save.ts";
@@ -216,18 +212,55 @@ Deno.test("packed integers that do not fit each other are refused", () =>
     assert(scales.every((value, i) => value === (i % 2 === 0 ? 0.5 : 8)));
   }));
 
-Deno.test("group sizes are those of the configuration", () => {
+Deno.test("what config.json says of integers is read, or refused with a reason", () => {
   const stored = randomWeight("int4", [8, 64], 16, false);
-  const json = { quantization_config: packedConfig([{ path: "a", stored }], []) };
-  assertEquals(packedGroupSizes(json, "config.json"), [16]);
-  assertEquals(packedGroupSizes({}, "config.json"), null);
+  const layer = { path: "a", layout: "pack-quantized", stored, inputs: null } as const;
+  const json = { quantization_config: integerConfig([layer], []) };
+  const own = readIntegerConfig(json, "config.json")!;
+  assertEquals([own.groupSizes, own.typeOf("a"), own.inputsOf("a")], [[16], "int4", null]);
+  assertEquals(own.typeOf("lm_head"), undefined);
+  assertEquals(readIntegerConfig({}, "config.json"), null);
   const bitsAndBytes = { quantization_config: { quant_method: "bitsandbytes" } };
-  assertEquals(packedGroupSizes(bitsAndBytes, "config.json"), null);
-  const groups = { a: { weights: { num_bits: 4 }, input_activations: { num_bits: 8 } } };
-  const config = { quant_method: "compressed-tensors", format: "pack-quantized" };
-  assertThrows(
-    () => packedGroupSizes({ quantization_config: { ...config, config_groups: groups } }, "c"),
-    TypeError,
-    "quantizes activations too",
-  );
+  assertEquals(readIntegerConfig(bitsAndBytes, "config.json"), null);
+
+  // As others write W8A8: one group names a class, another a pattern.
+  const dynamic = { num_bits: 8, type: "int", symmetric: true, strategy: "token", dynamic: true };
+  const fixed = { num_bits: 8, type: "int", symmetric: false, strategy: "tensor", dynamic: false };
+  const weights = { num_bits: 8, type: "int", symmetric: true, strategy: "channel" };
+  const read = (groups: unknown, more = {}) =>
+    readIntegerConfig({
+      quantization_config: {
+        quant_method: "compressed-tensors",
+        format: "int-quantized",
+        config_groups: groups,
+        ...more,
+      },
+    }, "c");
+  const theirs = read({
+    group_0: { targets: ["re:.*down_proj$"], weights, input_activations: dynamic },
+    group_1: { targets: ["Linear"], weights, input_activations: fixed },
+  }, { ignore: ["re:.*layers\\.3\\..*"] })!;
+  assertEquals(theirs.inputsOf("model.layers.0.mlp.down_proj"), {
+    scheme: { bits: 8, kind: "symmetric" },
+    dynamic: true,
+  });
+  assertEquals(theirs.inputsOf("model.layers.0.mlp.up_proj"), {
+    scheme: { bits: 8, kind: "asymmetric", levels: "signed" },
+    dynamic: false,
+  });
+  assertEquals(theirs.inputsOf("model.layers.3.mlp.up_proj"), null);
+
+  const cases: [unknown, string][] = [
+    [{ weights, input_activations: { ...dynamic, type: "float" } }, "has input_activations"],
+    [{ weights, input_activations: { ...dynamic, strategy: "group" } }, "has input_activations"],
+    [{ weights: { ...weights, type: "float" } }, "wanted whole numbers of 8 or 4 bits"],
+    [{ weights, output_activations: fixed }, "quantizes what layers give"],
+    [{ weights, format: "float-quantized" }, 'has the format "float-quantized"'],
+  ];
+  for (const [group, message] of cases) {
+    assertThrows(() => read({ group_0: group }), TypeError, message);
+  }
+  const nibble = { inputs: { group_0: { bits: 8, kind: "odd" } } };
+  const group_0 = { targets: ["Linear"], weights, input_activations: dynamic };
+  assertThrows(() => read({ group_0 }, { nibble }), TypeError, "wanted bits, kind and levels");
 });
