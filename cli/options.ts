@@ -36,6 +36,7 @@ export interface OptionInfo {
   readonly wanted: string;
   readonly required: boolean;
   readonly default: unknown;
+  /** Of a choice: what there is to choose from. Of a list: what its elements may be, if they are choices. */
   readonly choices: readonly (string | number)[];
   readonly description: string;
   readonly placeholder: string;
@@ -163,6 +164,7 @@ function wantedOf(kind: OptionKind, schema: Schema): string {
     case "choice":
       return `one of ${schema.enum!.join(", ")}`;
     case "list":
+      if (item?.enum) return `some of ${item.enum.join(", ")}, separated by commas`;
       if (item?.type === "string") return "names separated by commas";
       return `${item?.type === "integer" ? "whole numbers" : "numbers"}${
         bounds(item!)
@@ -198,7 +200,7 @@ export function describeOptions(options: z.ZodObject): OptionInfo[] {
       wanted: wantedOf(kind, schema),
       required: whole.required?.includes(key) ?? false,
       default: schema.default,
-      choices: schema.enum ?? [],
+      choices: schema.enum ?? schema.items?.enum ?? [],
       description: schema.description ?? "",
       placeholder: schema.placeholder ?? PLACEHOLDERS[kind],
       group: schema.group,

@@ -60,7 +60,7 @@ export const EXPLAIN_OPTIONS = {
     group: GROUP,
   }),
   schemes: z.array(z.enum(NAMES)).min(1).optional().meta({
-    description: `some of ${NAMES.join(", ")}; all but fp4 by default`,
+    description: "which; all but fp4 by default",
     group: GROUP,
   }),
   granularity: z.array(z.enum(GRANULARITIES)).min(1).optional().meta({

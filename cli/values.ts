@@ -6,7 +6,7 @@
  */
 import type { z } from "zod";
 import { type OptionInfo, readText, SHARED_FLAGS } from "./options.ts";
-import { didYouMean } from "./suggest.ts";
+import { didYouMean, nearest } from "./suggest.ts";
 
 /** Reads a config file and checks its keys. `$schema`, which editors look for, is left out of the answer. */
 export function readConfig(
@@ -125,10 +125,25 @@ function word(issue: Issue, options: readonly OptionInfo[], sources: ValueSource
     : `Cannot read ${positional ? "argument" : "option"} ${label}`;
   // A check that a command adds itself says in its message what it wants.
   if (issue.code === "custom") return `${start}: ${issue.message}`;
-  const found = fromFlag ? sources.given[key] : sources.config?.[key];
+  const whole = fromFlag ? sources.given[key] : sources.config?.[key];
+  const found = elementOf(option, whole, issue.path[1]);
+  // Of choices, the nearest is more help than all of them.
+  const near = option.choices.length > 0 && typeof found === "string"
+    ? nearest(found, option.choices.map(String))
+    : null;
+  const advice = near === null ? "" : `; did you mean ${near}?`;
   return `${start}: found ${show(found)}, wanted ${
     wanted === "a text" && found === "" ? "a text that is not empty" : wanted
-  }`;
+  }${advice}`;
+}
+
+/** Of a list of choices, the element that is wrong. */
+function elementOf(option: OptionInfo, whole: unknown, index: PropertyKey | undefined): unknown {
+  if (option.kind !== "list" || option.choices.length === 0 || typeof index !== "number") {
+    return whole;
+  }
+  const list = typeof whole === "string" ? readText(option, whole) : whole;
+  return Array.isArray(list) && list.length > 1 ? list[index] : whole;
 }
 
 function show(value: unknown): string {
