@@ -1,7 +1,9 @@
 /** `nibble quantize compare`: what several ways of quantizing cost one model, in one table. */
 import { z } from "zod";
 import { openDevice } from "../core/device.ts";
-import { readText } from "../train/data/dataset.ts";
+import { toSequences } from "../train/data/batches.ts";
+import { readJsonl, readText } from "../train/data/dataset.ts";
+import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import {
   compareSchemes,
@@ -15,23 +17,38 @@ import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
-import { bytes, percent, printJson, printLine, row, significant } from "./print.ts";
+import {
+  bytes,
+  percent,
+  printError,
+  printJson,
+  printLine,
+  row,
+  significant,
+  table,
+} from "./print.ts";
 
-const HEAD = [
-  "scheme",
-  "perplexity",
-  "loss change",
-  "95 %",
-  "bits",
-  "size",
-  "SQNR dB",
-  "same token",
-]
-  .concat(["KL", "tokens/s"]);
-const WIDTHS = [12, -10, -11, -8, -6, -8, -7, -10, -8, -8];
+const COLUMNS: readonly (readonly [name: string, width: number])[] = [
+  ["scheme", 12],
+  ["perplexity", -10],
+  ["loss change", -11],
+  ["95 %", -8],
+  ["bits", -6],
+  ["size", -8],
+  ["of f32", -7],
+  ["accuracy", -8],
+  ["drop", -7],
+  ["same token", -10],
+  ["KL", -8],
+  ["tokens/s", -8],
+];
+const WIDTHS = COLUMNS.map(([, width]) => width);
 
-function show(result: SchemeResult): string {
-  const { scheme, perplexity, lossChange, lossChangeInterval, bitsPerWeight, sqnr } = result;
+/** A difference of shares, in points. */
+const points = (share: number) => `${(100 * share).toFixed(2)} %`;
+
+function show(result: SchemeResult, plainBytes: number): string {
+  const { scheme, perplexity, lossChange, lossChangeInterval, bitsPerWeight } = result;
   return row([
     scheme,
     perplexity.toFixed(3),
@@ -39,11 +56,91 @@ function show(result: SchemeResult): string {
     Number.isNaN(lossChangeInterval) ? "" : `±${lossChangeInterval.toFixed(4)}`,
     bitsPerWeight.toFixed(3),
     bytes(result.bytes),
-    sqnr === null ? "" : sqnr.toFixed(1),
+    percent(result.bytes / plainBytes),
+    percent(result.accuracy),
+    points(result.accuracyDrop),
     percent(result.agreement),
     significant(result.divergence),
     significant(result.tokensPerSecond),
   ], WIDTHS);
+}
+
+/** Where a scheme errs most. */
+function worstLayer({ layers, leastCosine }: SchemeResult): string {
+  return layers.find(({ cosine }) => cosine === leastCosine)?.layer ?? "";
+}
+
+/** What rounding does to the weights, and what runs take. */
+function errorTable(results: readonly SchemeResult[]): string {
+  const answered = results.some((own) => own.answered !== null);
+  return table(
+    ["scheme", "SQNR dB", "largest error", "mean error", "least cosine", "of", "memory"]
+      .concat(answered ? ["answers right", "drop"] : []),
+    results.map((own) => [
+      own.scheme,
+      own.sqnr === null ? "" : own.sqnr.toFixed(1),
+      significant(own.largestError),
+      significant(own.meanError),
+      own.leastCosine.toFixed(6),
+      worstLayer(own),
+      bytes(own.memory),
+      ...answered ? [percent(own.answered!), points(own.answeredDrop!)] : [],
+    ]),
+    { right: [1, 2, 3, 4, 6, 7, 8] },
+  );
+}
+
+/** Which schemes lose how much accuracy, by the two usual bars. */
+function bars(results: readonly SchemeResult[]): string[] {
+  const lost = results.filter(({ scheme }) => scheme !== "f32");
+  const within = (from: number, to: number) =>
+    lost.filter((own) => {
+      const drop = own.answeredDrop ?? own.accuracyDrop;
+      return drop >= from && drop < to;
+    }).map(({ scheme }) => scheme).join(", ");
+  return [
+    ["under 1 %, as critical uses want", within(-Infinity, 0.01)],
+    ["1 to 5 %, as most uses allow", within(0.01, 0.05)],
+    ["5 % and more", within(0.05, Infinity)],
+  ].filter(([, names]) => names !== "")
+    .map(([bar, names]) => `Drop of the accuracy ${bar}: ${names}`);
+}
+
+/** What looks at a text before it rounds. */
+const CALIBRATED: readonly SchemeName[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"];
+
+/** The tokens that schemes are calibrated on, and what is to be said of them. */
+async function calibrationOf(
+  model: LanguageModel,
+  ids: Int32Array,
+  { text, calibration, calibrationTokens, schemes, ranges }: z.output<typeof OPTIONS>,
+): Promise<{ ids: Int32Array; warnings: string[] }> {
+  const path = calibration ?? (await embedded()).heldout;
+  const own = model.tokenizer!.encode((await readText(path)).text);
+  const isSame = await Deno.realPath(path) === await Deno.realPath(text);
+  // Of the text that is measured, what follows.
+  const rest = isSame && own.length - ids.length >= Math.min(calibrationTokens, ids.length);
+  const warnings: string[] = [];
+  const users = schemes.filter((name) =>
+    CALIBRATED.includes(name) && !(name === "w8a8-static" && ranges !== undefined)
+  );
+  if (users.length > 0 && calibration === undefined) {
+    warnings.push(
+      `${
+        users.join(", ")
+      } looked at definitions that come with nibble: pass --calibration, a text like those that the ` +
+        "model will read",
+    );
+  }
+  if (users.length > 0 && isSame && !rest) {
+    warnings.push(
+      `${
+        users.join(", ")
+      } looked at the text that is measured, and will do worse on others: pass another --calibration`,
+    );
+  }
+  const from = rest ? ids.length : 0;
+  return { ids: own.subarray(from, from + calibrationTokens), warnings };
 }
 
 const OPTIONS = z.strictObject({
@@ -63,8 +160,9 @@ const OPTIONS = z.strictObject({
       "a JSON file with rules for layers, as quantize sensitivity writes it: measured too, as the scheme policy",
     placeholder: "FILE",
   }),
-  keep: z.number().gt(0).lt(1).default(0.1)
-    .meta({ description: "the share of input channels that the scheme split keeps in 16 bits" }),
+  keep: z.number().gt(0).lt(1).optional().meta({
+    description: "the share of input channels that the scheme split keeps in 16 bits; 0.1",
+  }),
   calibration: z.string().min(1).optional().meta({
     description:
       "what GPTQ, AWQ, split and static activations look at; by default definitions that come with nibble",
@@ -78,7 +176,23 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
   }),
   limit: z.int().min(2).optional().meta({ description: "use only so many tokens of the text" }),
+  data: z.string().min(1).optional().meta({
+    description:
+      "JSONL, a prompt and an answer a line, or a chat's messages: count exact answers too",
+    placeholder: "FILE",
+  }),
+  examples: z.int().min(1).optional()
+    .meta({ description: "with --data: use only so many of them, the first ones" }),
   json: jsonSwitch(),
+}).refine(({ schemes, keep }) => keep === undefined || schemes.includes("split"), {
+  message: "wanted the scheme split with it",
+  path: ["keep"],
+}).refine(({ schemes, ranges }) => ranges === undefined || schemes.includes("w8a8-static"), {
+  message: "wanted the scheme w8a8-static with it, the only one that takes ranges",
+  path: ["ranges"],
+}).refine(({ data, examples }) => examples === undefined || data !== undefined, {
+  message: "wanted --data with it",
+  path: ["examples"],
 }).refine(({ schemes, policy }) => policy !== undefined || !schemes.includes("policy"), {
   message: "wanted --policy with the scheme policy",
   path: ["schemes"],
@@ -101,13 +215,17 @@ const command: Command = defineCommand({
       "what 8-bit activations cost on top of 8- and 4-bit weights",
     ],
     [
+      "nibble quantize compare --model ./my-merged-model --text book.txt --schemes f32,int8,nf4 --data test.jsonl",
+      "and how many answers each gets right",
+    ],
+    [
       "nibble quantize compare --model ./SmolLM2-135M --text book.txt --schemes f32,int4 --policy mixed.json",
       "and layers in the schemes that mixed.json gives them",
     ],
   ],
   options: OPTIONS,
   async run(options) {
-    const { model: name, text, window, calibration, calibrationTokens, limit, json } = options;
+    const { model: name, text, limit, json } = options;
     const policy = options.policy === undefined ? undefined : await readPolicy(options.policy);
     const ranges = options.ranges === undefined ? undefined : await loadRanges(options.ranges);
     const schemes = new Set(options.schemes as SchemeName[]);
@@ -117,27 +235,33 @@ const command: Command = defineCommand({
       dequantize: true,
       weights: "f32",
     });
-    const { tokenizer } = model;
+    const { tokenizer, config: { contextLength } } = model;
     if (!tokenizer) {
       throw new TypeError(
         `Cannot compare schemes on "${name}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
       );
     }
+    const window = options.window ?? Math.min(256, contextLength);
     const ids = tokenizer.encode((await readText(text)).text).subarray(0, limit);
-    const read = calibration ?? (await embedded()).heldout;
-    const own = tokenizer.encode((await readText(read)).text);
-    if (!json) printLine(row(HEAD, WIDTHS));
+    const { ids: calibrationIds, warnings } = await calibrationOf(model, ids, options);
+    const examples = options.data === undefined ? undefined : toSequences(
+      (await readJsonl(options.data, { chat: true })).slice(0, options.examples),
+      tokenizer,
+      contextLength,
+    );
+    const plainBytes = model.weightBytes;
+    if (!json) printLine(row(COLUMNS.map(([column]) => column), WIDTHS));
     const results = await compareSchemes(model, ids, {
-      window,
-      schemes: [...schemes],
-      ...{ policy, ranges, keep: options.keep },
-      calibration: {
-        ids: own.subarray(0, calibrationTokens),
-        window,
-      },
-      onResult: (result) => json || printLine(show(result)),
+      ...{ window, schemes: [...schemes], policy, ranges, keep: options.keep, examples },
+      calibration: { ids: calibrationIds, window },
+      onResult: (result) => json || printLine(show(result, plainBytes)),
     });
-    if (json) printJson({ model: name, text, window: window ?? 256, tokens: ids.length, results });
+    if (json) {
+      return printJson({ model: name, text, window, tokens: ids.length, warnings, results });
+    }
+    printLine(`\n${errorTable(results)}\n`);
+    for (const line of bars(results)) printLine(line);
+    for (const warning of warnings) printError(`Warning: ${warning}`);
   },
 });
 export default command;

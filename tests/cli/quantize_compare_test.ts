@@ -29,6 +29,56 @@ Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes 
   for (const own of results.slice(1)) {
     assert(own.sqnr > 15 && own.divergence > 0 && own.largestError > own.meanError, own.scheme);
     assert(own.leastCosine > 0.98 && own.lossChangeInterval > 0, own.scheme);
+    // Each layer's own errors, of which the whole's are made.
+    assertEquals(own.layers.length, 28);
+    const of = (key: string) => own.layers.map((layer: Record<string, number>) => layer[key]);
+    assertEquals(Math.min(...of("cosine")), own.leastCosine);
+    assertEquals(Math.max(...of("largestError")), own.largestError);
+    assert(Math.min(...of("sqnr")) <= own.sqnr && own.sqnr <= Math.max(...of("sqnr")));
+    assert(Math.abs(f32.accuracy - own.accuracy - own.accuracyDrop) < 1e-12, own.scheme);
+  }
+  assert(f32.accuracy > 0.3 && f32.accuracy < 0.6 && f32.accuracyDrop === 0);
+  assertEquals([f32.answered, f32.layers], [null, []]);
+  const [first] = int8.layers;
+  assertEquals(first.layer, "model.layers.0.self_attn.q_proj");
+});
+
+Deno.test("nibble quantize compare counts right answers, and says what to make of the drop", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    // Of what follows, so that a model that was not taught has something to get right.
+    const data = `${folder}/answers.jsonl`;
+    const examples = [["a large", " a"], ["a tool for", " a"], ["of or relating", " to"]];
+    const lines = examples.map(([prompt, answer]) => JSON.stringify({ prompt, answer }));
+    await Deno.writeTextFile(data, lines.join("\n"));
+    const flags = [...FLAGS, "--limit", "512", "--window", "128", "--schemes", "f32,fp4,gptq"];
+    const more = ["--data", data, "--calibration-tokens", "512"];
+    const run = (...args: string[]) => nibble("quantize", "compare", ...flags, ...more, ...args);
+    const { code, stdout, stderr } = await run();
+    assertEquals(code, 0);
+    for (
+      const line of [
+        /accuracy +drop +same token/,
+        /least cosine +of +memory +answers right +drop/,
+        /^fp4 .* model\.layers\.\d\./m,
+        /^Drop of the accuracy .*: .*(fp4|gptq)/m,
+      ]
+    ) assertMatch(stdout, line);
+    // The text that is measured has more, and that is what GPTQ looks at.
+    assertMatch(stderr, /^Warning: gptq looked at definitions that come with nibble: pass --cal/m);
+    assert(!/and will do worse/.test(stderr), stderr);
+    const whole = await Deno.readTextFile(`${ASSETS}wordnet/heldout.txt`);
+    await Deno.writeTextFile(`${folder}/short.txt`, whole.slice(0, 2000));
+    const same = await nibble(
+      ...["quantize", "compare", "--model", `${ASSETS}base`, "--text", `${folder}/short.txt`],
+      ...["--window", "128", "--schemes", "awq", "--calibration", `${folder}/short.txt`, "--json"],
+    );
+    assertEquals([same.code, same.stderr], [0, ""]);
+    const { warnings, results: [awq] } = JSON.parse(same.stdout);
+    assertMatch(warnings[0], /awq looked at the text that is measured, and will do worse/);
+    assertEquals([warnings.length, awq.scheme], [1, "awq"]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
   }
 });
 
@@ -57,10 +107,20 @@ Deno.test("nibble quantize compare names what it cannot do", async () => {
   const run = (...args: string[]) => nibble("quantize", "compare", ...FLAGS, ...args);
   const wrong = await run("--schemes", "f32,int5");
   assertEquals(wrong.code, 2);
-  assertMatch(wrong.stderr, /int5/);
+  assertMatch(wrong.stderr, /found "int5", wanted some of f32, int8, int4, nf4.*; did you mean/);
   const long = await run("--window", "5000", "--schemes", "f32", "--limit", "200");
   assertEquals(long.code, 1);
   assertMatch(long.stderr, /window|context|tokens/);
+  const idle: [string[], RegExp][] = [
+    [["--ranges", "r.json"], /--ranges: wanted the scheme w8a8-static with it/],
+    [["--keep", "0.2"], /--keep: wanted the scheme split with it/],
+    [["--examples", "3"], /--examples: wanted --data with it/],
+  ];
+  for (const [args, message] of idle) {
+    const { code, stderr } = await run("--schemes", "f32,int8", ...args);
+    assertEquals(code, 2);
+    assertMatch(stderr, message);
+  }
 });
 
 Deno.test("nibble quantize compare measures a policy", async () => {
@@ -81,6 +141,8 @@ Deno.test("nibble quantize compare measures a policy", async () => {
     await Deno.writeTextFile(policy, JSON.stringify({ rules: [{ layers: "x", scheme: "int8" }] }));
     const none = await run("--policy", policy);
     assertEquals(none.code, 1);
+    // Before anything was measured: there is nothing but an empty stdout.
+    assertEquals(none.stdout, "");
     assertMatch(none.stderr, /rule 1 of the policy: "x" names no layer/);
     const missing = await run("--schemes", "policy");
     assertEquals(missing.code, 2);

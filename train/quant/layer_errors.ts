@@ -7,52 +7,86 @@ import type { LanguageModel } from "../models/language_model.ts";
 import type { LinearLayer } from "../nn/linear.ts";
 import { denseWeight } from "./weight_only.ts";
 
-/** Errors of the weights of all linear layers. */
-export interface LayerErrors {
+/** What rounding has done to the weights of one layer. */
+export interface LayerError {
+  /** Its path. */
+  readonly layer: string;
   /** The signal-to-noise ratio of the weights, `10 · log10(Σ w² / Σ (w − ŵ)²)`, in decibels; null where nothing was lost. */
   readonly sqnr: number | null;
   /** The largest `|w − ŵ|`. */
   readonly largestError: number;
   /** The mean of `|w − ŵ|`. */
   readonly meanError: number;
-  /** The least cosine between a layer's weights before and after. */
-  readonly leastCosine: number;
+  /** The cosine between the weights before and after; 1 where one of them is nothing but zeros. */
+  readonly cosine: number;
 }
 
-/** Compares two lists of numbers. */
+/** Errors of the weights of all linear layers. */
+export interface LayerErrors {
+  /** The signal-to-noise ratio over all of them, in decibels; null where nothing was lost. */
+  readonly sqnr: number | null;
+  /** The largest `|w − ŵ|`. */
+  readonly largestError: number;
+  /** The mean of `|w − ŵ|`. */
+  readonly meanError: number;
+  /** The least of the layers' cosines. */
+  readonly leastCosine: number;
+  /** The same of each layer that is another than before, in the order of the model. */
+  readonly layers: readonly LayerError[];
+}
+
+/** Sums over the weights of one layer. */
+interface Sums {
+  readonly signal: number;
+  readonly noise: number;
+  readonly total: number;
+  readonly largest: number;
+  readonly size: number;
+}
+
+const decibels = (signal: number, noise: number) =>
+  noise === 0 ? null : 10 * Math.log10(signal / noise);
+
+/** Compares lists of numbers. */
 export class ErrorSums {
-  #signal = 0;
-  #noise = 0;
-  #size = 0;
-  #total = 0;
-  #largest = 0;
-  #cosine = 1;
+  readonly #sums: Sums[] = [];
+  readonly #layers: LayerError[] = [];
 
   /** Takes a layer's numbers before and after. */
-  add(before: Float32Array, after: Float32Array): void {
-    let [xx, yy, xy] = [0, 0, 0];
+  add(layer: string, before: Float32Array, after: Float32Array): void {
+    let [xx, yy, xy, noise, total, largest] = [0, 0, 0, 0, 0, 0];
     for (let i = 0; i < before.length; i++) {
       const [x, y] = [before[i], after[i]];
       const error = Math.abs(x - y);
       xx += x * x;
       yy += y * y;
       xy += x * y;
-      this.#noise += error * error;
-      this.#total += error;
-      if (error > this.#largest) this.#largest = error;
+      noise += error * error;
+      total += error;
+      if (error > largest) largest = error;
     }
-    this.#signal += xx;
-    this.#size += before.length;
-    if (xx > 0 && yy > 0) this.#cosine = Math.min(this.#cosine, xy / Math.sqrt(xx * yy));
+    const size = before.length;
+    this.#sums.push({ signal: xx, noise, total, largest, size });
+    this.#layers.push({
+      layer,
+      sqnr: decibels(xx, noise),
+      largestError: largest,
+      meanError: total / size,
+      // Of equal weights the quotient may be a hair off 1.
+      cosine: noise === 0 || !(xx > 0 && yy > 0) ? 1 : xy / Math.sqrt(xx * yy),
+    });
   }
 
   /** What was found. */
   report(): LayerErrors {
+    const sum = (pick: (own: Sums) => number) =>
+      this.#sums.reduce((all, own) => all + pick(own), 0);
     return {
-      sqnr: this.#noise === 0 ? null : 10 * Math.log10(this.#signal / this.#noise),
-      largestError: this.#largest,
-      meanError: this.#total / Math.max(1, this.#size),
-      leastCosine: this.#cosine,
+      sqnr: decibels(sum(({ signal }) => signal), sum(({ noise }) => noise)),
+      largestError: this.#sums.reduce((most, { largest }) => Math.max(most, largest), 0),
+      meanError: sum(({ total }) => total) / Math.max(1, sum(({ size }) => size)),
+      leastCosine: this.#layers.reduce((least, { cosine }) => Math.min(least, cosine), 1),
+      layers: this.#layers,
     };
   }
 }
@@ -72,7 +106,7 @@ export async function layerErrors(
     const pair = [denseWeight(old), denseWeight(layer)];
     const [x, y] = await Promise.all(pair.map(({ weight }) => weight.read()));
     for (const { weight, own } of pair) if (own) weight.dispose();
-    sums.add(x as Float32Array, y as Float32Array);
+    sums.add(path, x as Float32Array, y as Float32Array);
   }
   return sums.report();
 }
