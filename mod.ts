@@ -368,6 +368,7 @@ export {
   type UniformScheme,
   type WeightScheme,
 } from "./train/quant/weight_only.ts";
+export { schemeBytes } from "./train/quant/scheme_size.ts";
 export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 
 // train/eval: what a model can do

@@ -9,7 +9,13 @@ import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { turned } from "../train/models/turn.ts";
-import { quantizeByPolicy, readPolicy } from "../train/quant/policy.ts";
+import {
+  type QuantizationPolicy,
+  quantizeByPolicy,
+  readPolicy,
+  schemesOf,
+  showScheme,
+} from "../train/quant/policy.ts";
 import { denseWeight } from "../train/quant/weight_only.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
@@ -19,6 +25,7 @@ import { bytes, count, percent, printJson, printLine, significant, table } from 
 import { progress } from "./progress.ts";
 import { checkExplain, EXPLAIN_OPTIONS, printExplanation } from "./quantize_explain.ts";
 import { checkMethod, METHOD_OPTIONS, quantizeByMethod } from "./quantize_method.ts";
+import { mixOf } from "./quantize_mix.ts";
 
 const isGguf = (path: string) => /\.gguf$/i.test(path);
 
@@ -150,6 +157,16 @@ function checkPlain(source: TensorSource, folder: string): void {
   );
 }
 
+/** Throws if a policy gives layers what no folder can hold, before they are quantized. */
+function checkOneFormat(model: LanguageModel, policy: QuantizationPolicy): void {
+  const mix = mixOf([...schemesOf(model, policy).values()].map(showScheme));
+  if (!mix) return;
+  throw new TypeError(
+    `Cannot write a model that has layers in ${mix}: a folder holds integers, or nf4 and fp4, but not both; let quantize ` +
+      "sensitivity choose among --schemes of one kind, or measure this policy with quantize compare --policy",
+  );
+}
+
 function printErrors(errors: readonly LayerError[]): void {
   if (errors.length === 0) return;
   printLine(table(
@@ -273,8 +290,10 @@ const command: Command = defineCommand({
         ? { dequantize: true, weights: "f32" }
         : { quantize: type, doubleQuant, blockSize },
     );
-    if (policy) (await quantizeByPolicy(loaded, policy)).commit();
-    else if (method !== "round") await quantizeByMethod(loaded, options, json);
+    if (policy) {
+      checkOneFormat(loaded, policy);
+      (await quantizeByPolicy(loaded, policy)).commit();
+    } else if (method !== "round") await quantizeByMethod(loaded, options, json);
     // AWQ scales channels before it rounds: its weights are not to be compared with those of the file.
     const layers = method === "awq" ? [] : await measure(loaded, source, json);
     const dtype = dtypeOf(source);

@@ -10,12 +10,24 @@ import {
   type Shift,
 } from "../train/eval/sensitivity.ts";
 import { loadModel } from "../train/models/load.ts";
+import type { LanguageModel } from "../train/models/language_model.ts";
 import type { Chosen } from "../train/quant/choose_bits.ts";
 import { parseScheme, savePolicy } from "../train/quant/policy.ts";
+import { schemeBytes } from "../train/quant/scheme_size.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch, textList } from "./options.ts";
-import { bytes, count, curve, printJson, printLine, significant, table } from "./print.ts";
+import {
+  bytes,
+  count,
+  curve,
+  printError,
+  printJson,
+  printLine,
+  significant,
+  table,
+} from "./print.ts";
+import { mixOf } from "./quantize_mix.ts";
 import { progress } from "./progress.ts";
 
 /** Bits a weight, or bytes of the linear layers: `5`, `5bits`, `60MB`. */
@@ -44,8 +56,9 @@ const OPTIONS = z.strictObject({
     description: "bits a weight of the linear layers, scales included, or their bytes as 60MB",
     placeholder: "SIZE",
   }),
-  schemes: textList().default(["int8", "int4-g32", "int4", "int4-g128", "nf4-dq"]).meta({
-    description: "what layers may get: f32, int8, int4, hqq, nf4, nf4-dq, fp4, also as int4-g32",
+  schemes: textList().default(["int8", "int4-g32", "int4", "int4-g128"]).meta({
+    description: "what layers may get: f32, int8, int4, hqq, nf4, nf4-dq, fp4, also as int4-g32; " +
+      "a folder holds integers, or nf4 and fp4, but not both",
   }),
   group: z.enum(["layer", "block", "type"]).default("layer")
     .meta({ description: "what is quantized together, and gets one scheme" }),
@@ -71,10 +84,31 @@ const OPTIONS = z.strictObject({
 }).refine(({ budget }) => readBudget(budget) !== null, {
   message: "wanted bits a weight such as 5 or 5.0bits, or a size such as 60MB",
   path: ["budget"],
-}).refine(({ schemes }) => schemes.every(isScheme), {
-  message: "wanted names such as f32, int8, int4, int4-g32, hqq, nf4, nf4-dq",
-  path: ["schemes"],
+}).superRefine(({ schemes }, context) => {
+  const wrong = schemes.find((name) => !isScheme(name));
+  if (wrong === undefined) return;
+  const message = `found ${
+    JSON.stringify(wrong)
+  }, wanted names such as f32, int8, int4, int4-g32, hqq, nf4, nf4-dq`;
+  context.addIssue({ code: "custom", message, path: ["schemes"] });
 });
+
+/** Throws if no choice can be within the budget, before minutes of work, and not behind it. */
+function checkBudget(model: LanguageModel, budget: string, schemes: readonly string[]): void {
+  const own = readBudget(budget)!;
+  let [least, weights] = [0, 0];
+  for (const [, { shape }] of model.linearLayers()) {
+    least += Math.min(...schemes.map((name) => schemeBytes(parseScheme(name), shape)));
+    weights += shape[0] * shape[1];
+  }
+  const wanted = "bytes" in own ? own.bytes : own.bits * weights / 8;
+  if (wanted >= least - 1) return;
+  throw new RangeError(
+    `Cannot fit the layers into ${budget}: the smallest of the schemes take ${
+      (8 * least / weights).toFixed(3)
+    } bits a weight, ${bytes(least)}; raise the budget, or allow smaller schemes`,
+  );
+}
 
 /** What the choice and uniform schemes do to another text. */
 interface Checked extends Shift {
@@ -143,6 +177,10 @@ const command: Command = defineCommand({
       "the best mix at 5 bits a weight, as a policy for quantize compare --policy",
     ],
     [
+      "nibble quantize sensitivity --model ./SmolLM2-135M --text book.txt --schemes int8,int4,nf4-dq",
+      "with a type that cannot stand in one folder with integers: to be measured, not to be saved",
+    ],
+    [
       "nibble quantize sensitivity --model ./SmolLM2-135M --text book.txt --group type --check rest --json",
       "one scheme for each kind of layer, and how that does on what follows in the text, for machines",
     ],
@@ -162,6 +200,7 @@ const command: Command = defineCommand({
         `Cannot measure "${name}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
       );
     }
+    checkBudget(model, budget, schemes);
     const idsOf = async (path: string) => tokenizer.encode((await readText(path)).text);
     const whole = await idsOf(text);
     const ids = whole.subarray(0, limit);
@@ -210,6 +249,13 @@ const command: Command = defineCommand({
     printChoice(chosen, sensitivity.weights);
     if (checked) printChecked(checked);
     if (out !== undefined) printLine(`Written to ${out}`);
+    const mix = mixOf(chosen.policy.rules.map((rule) => rule.scheme as string));
+    if (mix) {
+      printError(
+        `Warning: ${mix} do not go into one folder. quantize compare --policy measures this choice, but quantize --policy ` +
+          "cannot write it: for that, give --schemes of one kind",
+      );
+    }
   },
 });
 export default command;

@@ -64,13 +64,45 @@ Deno.test("nibble quantize sensitivity prints a table, a curve and the choice", 
 Deno.test("nibble quantize sensitivity says what is wrong", async () => {
   const cases: [number, RegExp, ...string[]][] = [
     [2, /--budget: wanted bits a weight/, "--budget", "few"],
-    [2, /--schemes: wanted names/, "--schemes", "int8,int3"],
+    [2, /--schemes: found "int9", wanted names/, "--schemes", "int8,int9"],
     [1, /Cannot check the choice on 0 tokens/, "--check", "rest", "--limit", "1000000"],
     [1, /the smallest of the schemes take/, "--schemes", "int8", "--budget", "4"],
   ];
   for (const [wanted, message, ...args] of cases) {
     const { code, stdout, stderr } = await run(...args, "--json");
     assertEquals([code, stdout], [wanted, ""], stderr);
+    // Before any layer is quantized.
+    assert(!/Quantizing/.test(stderr), stderr);
     assertMatch(stderr, message);
+  }
+});
+
+Deno.test("what nibble quantize sensitivity chooses by default can be written; a mix of formats is refused early", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const [out, mixed] = [`${folder}/policy.json`, `${folder}/mixed.json`];
+    assertEquals((await run("--out", out, "--json")).code, 0);
+    const model = ["--model", `${ASSETS}base`];
+    const write = (policy: string, to: string) =>
+      nibble("quantize", ...model, "--policy", policy, "--out", to, "--json");
+    const { code, stdout, stderr } = await write(out, `${folder}/model`);
+    assertEquals(code, 0, stderr);
+    const { after } = JSON.parse(stdout);
+    assert(after.bitsPerWeight <= 5 && after.bitsPerWeight > 4.5, after.bitsPerWeight);
+    const text = ["--text", `${ASSETS}wordnet/heldout.txt`, "--limit", "512", "--json"];
+    const evaluated = await nibble("eval", "--model", `${folder}/model`, ...text);
+    assertEquals(evaluated.code, 0, evaluated.stderr);
+    assert(JSON.parse(evaluated.stdout).perplexity < 60);
+
+    const both = ["--schemes", "int8,nf4", "--budget", "6"];
+    const chosen = await run(...both, "--out", mixed);
+    assertEquals(chosen.code, 0);
+    assertMatch(chosen.stderr, /^Warning: (int8 and nf4|nf4 and int8) do not go into one folder/m);
+    const refused = await write(mixed, `${folder}/no`);
+    assertEquals(refused.code, 1);
+    assertMatch(refused.stderr, /Cannot write a model that has layers in .* but not both/);
+    assert(!/Comparing/.test(refused.stderr), refused.stderr);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
   }
 });

@@ -167,7 +167,10 @@ Deno.test("nibble quantize --policy writes each layer as the rules have it", () 
     await Deno.writeTextFile(policy, JSON.stringify({ rules, otherwise: "nf4" }));
     const both = await run("--out", `${folder}/x`);
     assertEquals(both.code, 1);
-    assertMatch(both.stderr, /wanted either bitsandbytes' types or integers/);
+    assertMatch(
+      both.stderr,
+      /layers in (int8 and nf4|nf4 and int8): a folder holds integers, or nf4 and fp4/,
+    );
   }));
 
 Deno.test("nibble quantize says what is wrong in one line, and leaves what was there", () =>

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { nearest } from "../../core/nearest.ts";
 import { readJsonOf, SMALL_JSON } from "../files/input.ts";
 import { brief } from "../files/json_text.ts";
 import { writeWhole } from "../files/output.ts";
@@ -231,12 +232,21 @@ function checkPolicy(json: Record<string, unknown>, path: string): QuantizationP
     new SyntaxError(
       `Cannot read the policy "${path}": ${what}, wanted {"rules": [{"layers": "q_proj", "scheme": "int8"}], "otherwise": "int4"}`,
     );
+  // A key that is not read would leave layers in another scheme than was meant, without a word.
+  const checkKeys = (own: object, keys: readonly string[], where: string) => {
+    const key = Object.keys(own).find((name) => !keys.includes(name));
+    if (key === undefined) return;
+    const near = nearest(key, keys);
+    throw wrong(`${where}it has ${brief(key)}${near === null ? "" : `; did you mean "${near}"?`}`);
+  };
+  checkKeys(json, ["$schema", "rules", "otherwise"], "");
   const { rules, otherwise = "f32" } = json;
   if (!Array.isArray(rules)) throw wrong("it has no list of rules");
   if (!isText(otherwise)) throw wrong('its "otherwise" is no name of a scheme');
   parseScheme(otherwise as string);
   rules.forEach((rule, index) => {
     const { layers, scheme } = Object(rule);
+    checkKeys(Object(rule), ["layers", "scheme"], `in rule ${index + 1} `);
     const isNamed = isText(layers) ||
       Array.isArray(layers) && layers.length > 0 && layers.every(isText);
     if (!isNamed) throw wrong(`rule ${index + 1} names no layers`);
@@ -247,8 +257,7 @@ function checkPolicy(json: Record<string, unknown>, path: string): QuantizationP
 }
 
 /**
- * Reads a policy from a JSON file: `{"rules": [{"layers": "q_proj", "scheme": "int8"}], "otherwise": "int4"}`. What else is in the
- * file is left alone.
+ * Reads a policy from a JSON file: `{"rules": [{"layers": "q_proj", "scheme": "int8"}], "otherwise": "int4"}`.
  *
  * @throws {SyntaxError} if it is no such file
  * @throws {RangeError} if it names a scheme that there is not

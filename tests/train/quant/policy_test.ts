@@ -125,6 +125,12 @@ Deno.test("a policy is saved and read", async () => {
       ['{"rules": [{"layers": "q_proj"}]}', SyntaxError, "rule 1 has no scheme"],
       ['{"rules": [{"layers": "q_proj", "scheme": "int7"}]}', RangeError, '"int7"'],
       ['{"rules": [], "otherwise": 4}', SyntaxError, '"otherwise"'],
+      ['{"rules": [], "othrwise": "int4"}', SyntaxError, 'did you mean "otherwise"?'],
+      [
+        '{"rules": [{"layers": "q_proj", "sheme": "int8"}]}',
+        SyntaxError,
+        'in rule 1 it has "sheme"',
+      ],
     ];
     for (const [text, type, message] of bad) {
       await Deno.writeTextFile(path, text);
