@@ -9,6 +9,7 @@ import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { turned } from "../train/models/turn.ts";
+import { ErrorSums } from "../train/quant/layer_errors.ts";
 import {
   type QuantizationPolicy,
   quantizeByPolicy,
@@ -30,7 +31,7 @@ import { mixOf } from "./quantize_mix.ts";
 const isGguf = (path: string) => /\.gguf$/i.test(path);
 
 /** How far the weights of one kind of layer have moved. */
-interface LayerError {
+interface KindError {
   /** The last part of the layers' names, such as `q_proj`. */
   readonly type: string;
   readonly layers: number;
@@ -48,32 +49,10 @@ interface Size {
   readonly bitsPerWeight: number;
 }
 
-/** Sums over the layers of one type. */
-class ErrorSum {
-  layers = 0;
-  weights = 0;
-  #squares = 0;
-  #errors = 0;
-
-  add(weight: Float32Array, decoded: Float32Array): void {
-    this.layers++;
-    this.weights += weight.length;
-    for (let i = 0; i < weight.length; i++) {
-      this.#squares += weight[i] ** 2;
-      this.#errors += (weight[i] - decoded[i]) ** 2;
-    }
-  }
-
-  report(type: string): LayerError {
-    const { layers, weights } = this;
-    return {
-      type,
-      layers,
-      weights,
-      meanSquaredError: this.#errors / weights,
-      relativeError: this.#errors === 0 ? 0 : Math.sqrt(this.#errors / this.#squares),
-    };
-  }
+/** What was summed over the layers of one type. */
+function errorOf(type: string, sums: ErrorSums): KindError {
+  const { size: weights, meanSquaredError, relativeError } = sums;
+  return { type, layers: sums.report().layers.length, weights, meanSquaredError, relativeError };
 }
 
 /** Compares the quantized weights with those in the checkpoint. One layer at a time is in memory in 32 bits. */
@@ -81,9 +60,9 @@ async function measure(
   model: LanguageModel,
   source: TensorSource,
   json: boolean,
-): Promise<LayerError[]> {
-  const sums = new Map<string, ErrorSum>();
-  const all = new ErrorSum();
+): Promise<KindError[]> {
+  const sums = new Map<string, ErrorSums>();
+  const all = new ErrorSums();
   const layers = [...model.linearLayers()];
   using bar = progress({ total: layers.length, label: "Comparing layers", json });
   for (const [done, [path, layer]] of layers.entries()) {
@@ -97,12 +76,12 @@ async function measure(
     const dense = denseWeight(layer);
     const decoded = await dense.weight.read() as Float32Array;
     if (dense.own) dense.weight.dispose();
-    if (!sums.has(type)) sums.set(type, new ErrorSum());
-    sums.get(type)!.add(weight, decoded);
-    all.add(weight, decoded);
+    if (!sums.has(type)) sums.set(type, new ErrorSums());
+    sums.get(type)!.add(path, weight, decoded);
+    all.add(path, weight, decoded);
     bar.update(done + 1);
   }
-  return [...[...sums].map(([type, sum]) => sum.report(type)), all.report("all")];
+  return [...sums, ["all", all] as const].map(([type, own]) => errorOf(type, own));
 }
 
 /** The tensors of a model folder, or of a GGUF file under Hugging Face's names. */
@@ -167,7 +146,7 @@ function checkOneFormat(model: LanguageModel, policy: QuantizationPolicy): void 
   );
 }
 
-function printErrors(errors: readonly LayerError[]): void {
+function printErrors(errors: readonly KindError[]): void {
   if (errors.length === 0) return;
   printLine(table(
     ["layer", "layers", "weights", "mean squared error", "relative error"],

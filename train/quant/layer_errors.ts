@@ -52,6 +52,26 @@ export class ErrorSums {
   readonly #sums: Sums[] = [];
   readonly #layers: LayerError[] = [];
 
+  #sum(pick: (own: Sums) => number): number {
+    return this.#sums.reduce((all, own) => all + pick(own), 0);
+  }
+
+  /** Numbers so far. */
+  get size(): number {
+    return this.#sum(({ size }) => size);
+  }
+
+  /** The mean of `(w − ŵ)²`; 0 of no numbers. */
+  get meanSquaredError(): number {
+    return this.#sum(({ noise }) => noise) / Math.max(1, this.size);
+  }
+
+  /** `‖w − ŵ‖ / ‖w‖` over all of them; 0 where nothing was lost. */
+  get relativeError(): number {
+    const noise = this.#sum((own) => own.noise);
+    return noise === 0 ? 0 : Math.sqrt(noise / this.#sum(({ signal }) => signal));
+  }
+
   /** Takes a layer's numbers before and after. */
   add(layer: string, before: Float32Array, after: Float32Array): void {
     let [xx, yy, xy, noise, total, largest] = [0, 0, 0, 0, 0, 0];
@@ -79,12 +99,10 @@ export class ErrorSums {
 
   /** What was found. */
   report(): LayerErrors {
-    const sum = (pick: (own: Sums) => number) =>
-      this.#sums.reduce((all, own) => all + pick(own), 0);
     return {
-      sqnr: decibels(sum(({ signal }) => signal), sum(({ noise }) => noise)),
+      sqnr: decibels(this.#sum(({ signal }) => signal), this.#sum(({ noise }) => noise)),
       largestError: this.#sums.reduce((most, { largest }) => Math.max(most, largest), 0),
-      meanError: sum(({ total }) => total) / Math.max(1, sum(({ size }) => size)),
+      meanError: this.#sum(({ total }) => total) / Math.max(1, this.size),
       leastCosine: this.#layers.reduce((least, { cosine }) => Math.min(least, cosine), 1),
       layers: this.#layers,
     };
