@@ -139,7 +139,15 @@ function wordFault(
       return new TypeError(`Cannot read option ${flag}: found ${quoted}, but it takes no value`);
     }
     const known = options.find(({ aka }) => aka.includes(flag.replace(/^-+/, "")));
-    const flags = [...options.map((option) => option.flag), ...SHARED_FLAGS]
+    const isArgument = ({ key }: OptionInfo) => command.positionals.includes(key);
+    const argument = options.find((option) => isArgument(option) && option.flag === flag);
+    if (argument) {
+      return new TypeError(
+        `Unknown flag ${flag}: give it without one, as nibble ${command.name} ${argument.placeholder}`,
+      );
+    }
+    const named = options.filter((option) => !isArgument(option));
+    const flags = [...named.map((option) => option.flag), ...SHARED_FLAGS]
       .concat(switches.map((option) => noFlagOf(option.flag)));
     const advice = known ? `: did you mean ${known.flag}?` : didYouMean(flag, flags, help);
     return new TypeError(`Unknown flag ${flag}${advice}`);

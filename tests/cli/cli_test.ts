@@ -58,6 +58,10 @@ Deno.test("nibble suggests the near flag", async () => {
     "Unknown flag --adaptr: did you mean --adapter?",
   );
   await assertUsageError(["--versoin"], "Unknown flag --versoin: did you mean --version?");
+  await assertUsageError(
+    ["generate", "--prompt", "a cat"],
+    "Unknown flag --prompt: give it without one, as nibble generate PROMPT",
+  );
 });
 
 Deno.test("nibble names a wrong config file, and a wrong key in it", async () => {
