@@ -25,6 +25,13 @@ import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
 import { progress } from "./progress.ts";
 import { checkExplain, EXPLAIN_OPTIONS, printExplanation } from "./quantize_explain.ts";
+import {
+  checkInputs,
+  INPUT_OPTIONS,
+  quantizeInputs,
+  readsText,
+  showInputs,
+} from "./quantize_inputs.ts";
 import { checkMethod, METHOD_OPTIONS, quantizeByMethod } from "./quantize_method.ts";
 import { mixOf } from "./quantize_mix.ts";
 
@@ -205,6 +212,10 @@ const command: Command = defineCommand({
       "INT4 that loses less, chosen by what the model makes of a text",
     ],
     [
+      "nibble quantize --model ./SmolLM2-135M --out ./w8a8 --quantize int8 --activations static --smooth 0.5 --keep-activations down_proj",
+      "weights and activations in 8 bits: products are in whole numbers, here and in engines that read compressed-tensors",
+    ],
+    [
       'nibble quantize --explain --values "-0.5,1.2,-0.8,2.0,0.3"',
       "nothing is written: every number on the way to INT8, INT4 and NF4, and back",
     ],
@@ -226,11 +237,13 @@ const command: Command = defineCommand({
       placeholder: "FILE",
     }),
     ...METHOD_OPTIONS,
+    ...INPUT_OPTIONS,
     ...EXPLAIN_OPTIONS,
     json: jsonSwitch(),
   }).superRefine((options, context) => {
     if (options.explain) return checkExplain(options, context);
-    checkMethod(options, context);
+    checkMethod(options, readsText(options), context);
+    checkInputs(options, context);
     for (const key of ["model", "out"] as const) {
       if (options[key] !== undefined) continue;
       context.addIssue({ code: "invalid_type", expected: "string", input: undefined, path: [key] });
@@ -261,11 +274,11 @@ const command: Command = defineCommand({
     checkPlain(source, folder);
     using device = await openDevice();
     const policy = options.policy === undefined ? null : await readPolicy(options.policy);
-    const { method } = options;
+    const { method, activations } = options;
     const loaded = await loadModel(
       device,
       folder,
-      policy || method !== "round"
+      policy || method !== "round" || activations
         ? { dequantize: true, weights: "f32" }
         : { quantize: type, doubleQuant, blockSize },
     );
@@ -273,8 +286,9 @@ const command: Command = defineCommand({
       checkOneFormat(loaded, policy);
       (await quantizeByPolicy(loaded, policy)).commit();
     } else if (method !== "round") await quantizeByMethod(loaded, options, json);
-    // AWQ scales channels before it rounds: its weights are not to be compared with those of the file.
-    const layers = method === "awq" ? [] : await measure(loaded, source, json);
+    const isScaled = activations !== undefined && await quantizeInputs(loaded, options);
+    // AWQ and SmoothQuant scale channels before weights are rounded: they are not to be compared with those of the file.
+    const layers = method === "awq" || isScaled ? [] : await measure(loaded, source, json);
     const dtype = dtypeOf(source);
     const before = { fileBytes: await fileBytesOf(folder), bitsPerWeight: bitsIn(source, loaded) };
     await saveModel(loaded, out, { dtype });
@@ -288,6 +302,7 @@ const command: Command = defineCommand({
         model: name,
         out,
         ...policy ? { policy } : { quantize: type, method, doubleQuant, blockSize: block },
+        ...activations && { activations, smooth: options.smooth ?? null },
         dtype,
         before,
         after,
@@ -305,7 +320,7 @@ const command: Command = defineCommand({
     printLine(
       `Written to ${out}: ${type}${method === "round" ? "" : ` by ${method.toUpperCase()}`} ${
         block ? `in blocks of ${block}` : "by rows"
-      }${scales}, the rest in ${dtype}`,
+      }${scales}${showInputs(options)}, the rest in ${dtype}`,
     );
   },
 });

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { readText } from "../train/data/dataset.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { awqLayers } from "../train/quant/awq.ts";
+import type { CalibrationText } from "../train/quant/calibration.ts";
 import { gptqLayers } from "../train/quant/gptq_layers.ts";
 import { embedded } from "./embedded.ts";
 import { progress } from "./progress.ts";
@@ -16,7 +17,8 @@ export const METHOD_OPTIONS = {
     group: GROUP,
   }),
   calibration: z.string().min(1).optional().meta({
-    description: "the text (with --method); by default definitions that come with nibble",
+    description:
+      "the text (with --method or --activations); by default definitions that come with nibble",
     placeholder: "FILE",
     group: GROUP,
   }),
@@ -34,15 +36,18 @@ export interface MethodChoice {
   readonly blockSize?: number;
 }
 
-/** Notes what does not go together. */
+/** Notes what does not go together; `needsText` if a text is read anyway. */
 export function checkMethod(
   { method, calibration, quantize, policy }: MethodChoice,
+  needsText: boolean,
   context: z.RefinementCtx,
 ): void {
   const refuse = (path: string, message: string) =>
     context.addIssue({ code: "custom", message, path: [path] });
   if (method === "round") {
-    if (calibration !== undefined) refuse("calibration", "wanted --method gptq or awq with it");
+    if (calibration !== undefined && !needsText) {
+      refuse("calibration", "wanted --method gptq or awq with it, or --activations static");
+    }
     return;
   }
   if (policy !== undefined) refuse("method", "leave it out with --policy");
@@ -55,22 +60,30 @@ export function checkMethod(
   }
 }
 
-/** Quantizes the linear layers of a model with plain weights, in place, by what it makes of a text. */
-export async function quantizeByMethod(
-  model: LanguageModel,
-  { method, calibration, calibrationTokens, quantize, blockSize: groupSize }: MethodChoice,
-  json: boolean,
-): Promise<void> {
-  const { tokenizer } = model;
+/** The text that a model is calibrated on; `what` says what for. */
+export async function calibrationText(
+  { tokenizer }: LanguageModel,
+  { calibration, calibrationTokens }: MethodChoice,
+  what: string,
+): Promise<CalibrationText> {
   if (!tokenizer) {
     throw new TypeError(
-      `Cannot quantize by ${method}: the model has no tokenizer.json, wanted its own tokenizer in its folder`,
+      `Cannot quantize ${what}: the model has no tokenizer.json, wanted its own tokenizer in its folder`,
     );
   }
   const read = calibration ?? (await embedded()).heldout;
-  const ids = tokenizer.encode((await readText(read)).text).subarray(0, calibrationTokens);
+  return { ids: tokenizer.encode((await readText(read)).text).subarray(0, calibrationTokens) };
+}
+
+/** Quantizes the linear layers of a model with plain weights, in place, by what it makes of a text. */
+export async function quantizeByMethod(
+  model: LanguageModel,
+  choice: MethodChoice,
+  json: boolean,
+): Promise<void> {
+  const { method, quantize, blockSize: groupSize } = choice;
+  const text = await calibrationText(model, choice, `by ${method}`);
   using bar = progress({ total: [...model.linearLayers()].length, label: "Quantizing", json });
-  const text = { ids };
   const onProgress = (done: number) => bar.update(done);
   const made = method === "gptq"
     ? await gptqLayers(model, { text, bits: quantize === "int8" ? 8 : 4, groupSize, onProgress })

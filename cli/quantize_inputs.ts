@@ -1,0 +1,112 @@
+/** The options of `nibble quantize` that say what becomes of the numbers that layers read. */
+import { z } from "zod";
+import { matchTargets } from "../train/adapters/targets.ts";
+import type { LanguageModel } from "../train/models/language_model.ts";
+import { type ActivationMode, quantizeActivations } from "../train/quant/quantize_activations.ts";
+import { loadRanges } from "../train/quant/range_file.ts";
+import { textList } from "./options.ts";
+import { calibrationText, type MethodChoice } from "./quantize_method.ts";
+
+const GROUP = "Activations";
+
+/** How layers' inputs are rounded, and of which layers. */
+export const INPUT_OPTIONS = {
+  activations: z.enum(["dynamic", "static"]).optional().meta({
+    description:
+      "round what layers read to 8 bits too (with int8 or int4): each token by its own " +
+      "range, or all by one that is found on a text",
+    group: GROUP,
+  }),
+  smooth: z.number().min(0).max(1).optional().meta({
+    description: "first move outliers into the weights (SmoothQuant) with this alpha; 0.5 is usual",
+    placeholder: "ALPHA",
+    group: GROUP,
+  }),
+  ranges: z.string().min(1).optional().meta({
+    description: "what quantize calibrate --out wrote, instead of looking at a text",
+    placeholder: "FILE",
+    group: GROUP,
+  }),
+  keepActivations: textList().optional().meta({
+    description: "layers whose inputs are not rounded, by the end of their names",
+    placeholder: "NAMES",
+    group: GROUP,
+  }),
+  dynamicActivations: textList().optional().meta({
+    description: "layers whose inputs are dynamic where the others' are static",
+    placeholder: "NAMES",
+    group: GROUP,
+  }),
+};
+
+/** What `INPUT_OPTIONS` give, beside the options that they must fit. */
+export interface InputChoice extends MethodChoice {
+  readonly activations?: "dynamic" | "static";
+  readonly smooth?: number;
+  readonly ranges?: string;
+  readonly keepActivations?: readonly string[];
+  readonly dynamicActivations?: readonly string[];
+}
+
+/** Whether a text is read for the ranges of inputs. */
+export function readsText({ activations, smooth, ranges }: InputChoice): boolean {
+  return ranges === undefined && (activations === "static" || smooth !== undefined);
+}
+
+/** Notes what does not go together. */
+export function checkInputs(choice: InputChoice, context: z.RefinementCtx): void {
+  const { activations, quantize, policy, method, smooth, ranges, dynamicActivations } = choice;
+  const refuse = (path: string, message: string) =>
+    context.addIssue({ code: "custom", message, path: [path] });
+  if (activations === undefined) {
+    for (const key of Object.keys(INPUT_OPTIONS) as (keyof typeof INPUT_OPTIONS)[]) {
+      if (choice[key] !== undefined) refuse(key, "wanted --activations dynamic or static with it");
+    }
+    return;
+  }
+  if (policy !== undefined) refuse("activations", "leave it out with --policy");
+  else if (quantize !== "int8" && quantize !== "int4") {
+    refuse("activations", `wanted --quantize int8 or int4 with it, found ${quantize}`);
+  }
+  if (smooth !== undefined && ranges !== undefined) {
+    refuse("smooth", "the ranges have factors of their own if they were found with some");
+  }
+  if (smooth !== undefined && method !== "round") {
+    refuse("smooth", `${method} chooses integers before: leave one of them out`);
+  }
+  if (dynamicActivations && activations === "dynamic") {
+    refuse("dynamicActivations", "all are: wanted --activations static with it");
+  }
+}
+
+/** Rounds the inputs of a model's layers, and their weights if they are plain. True if channels were scaled. */
+export async function quantizeInputs(model: LanguageModel, choice: InputChoice): Promise<boolean> {
+  const { quantize, blockSize: groupSize, method, smooth, activations } = choice;
+  const paths = [...model.linearLayers()].map(([path]) => path);
+  const named = (names: readonly string[] | undefined, mode: ActivationMode) =>
+    names ? matchTargets(paths, names).map((path) => [path, mode] as const) : [];
+  const modes = new Map([
+    ...named(choice.dynamicActivations, "dynamic"),
+    ...named(choice.keepActivations, "none"),
+  ]);
+  const ranges = choice.ranges === undefined ? undefined : await loadRanges(choice.ranges);
+  const calibration = readsText(choice)
+    ? await calibrationText(model, choice, "with static activations")
+    : undefined;
+  const made = await quantizeActivations(model, {
+    weights: method === "round" ? quantize as "int8" | "int4" : "keep",
+    groupSize,
+    activations: (path) => modes.get(path) ?? activations!,
+    ...{ ranges, calibration, smooth },
+  });
+  made.commit();
+  return made.ranges?.smoothing !== undefined && made.ranges?.smoothing !== null;
+}
+
+/** What was done to inputs, in words; "" where nothing was. */
+export function showInputs({ activations, smooth }: InputChoice): string {
+  if (activations === undefined) return "";
+  return `, inputs in 8 bits, ${activations}${
+    smooth === undefined ? "" : `, smoothed with ${smooth}`
+  }`;
+}

@@ -1,0 +1,143 @@
+import { noGrad } from "../../core/autograd.ts";
+import { tensor } from "../../core/tensor.ts";
+import type { LanguageModel } from "../../train/models/language_model.ts";
+import { loadModel } from "../../train/models/load.ts";
+import { QuantizedLinear } from "../../train/nn/linear.ts";
+import { QuantizedActivationLinear } from "../../train/nn/quantized_activations.ts";
+import { quantizeActivations } from "../../train/quant/quantize_activations.ts";
+import { assert, assertEquals, assertMatch } from "../assert.ts";
+import { device } from "../device.ts";
+import { nibble } from "./spawn.ts";
+
+const BASE = new URL("../../assets/base", import.meta.url).pathname;
+
+async function logits(model: LanguageModel): Promise<Float32Array> {
+  const ids = model.tokenizer!.encode("a large wild cat with stripes");
+  return await noGrad(() => model.forward(tensor(device, ids, [1, ids.length])))
+    .read() as Float32Array;
+}
+
+/** How the inputs of the layers are rounded, by the last parts of their names. */
+function kindsOf(model: LanguageModel): Record<string, string> {
+  return Object.fromEntries(
+    [...model.linearLayers()].map(([path, layer]) => {
+      assert(layer instanceof QuantizedLinear, path);
+      const kind = layer instanceof QuantizedActivationLinear ? layer.activations.kind : "none";
+      return [path.slice(path.lastIndexOf(".") + 1), kind];
+    }),
+  );
+}
+
+Deno.test("nibble quantize --activations writes W8A8 and W4A8, which eval and generate run", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const run = (out: string, ...flags: string[]) =>
+      nibble("quantize", "--model", BASE, "--out", `${folder}/${out}`, ...flags);
+    const w4a8 = await run("w4a8", "--quantize", "int4", "--activations", "dynamic");
+    assertEquals(w4a8.code, 0, w4a8.stderr);
+    assertMatch(
+      w4a8.stdout,
+      /: int4 in blocks of 64, inputs in 8 bits, dynamic, the rest in f16$/m,
+    );
+    assertMatch(w4a8.stdout, /^all +28 +/m);
+    const dynamic = await loadModel(device, `${folder}/w4a8`);
+    assertEquals(new Set(Object.values(kindsOf(dynamic))), new Set(["dynamic"]));
+    const own = await loadModel(device, BASE);
+    (await quantizeActivations(own, { weights: "int4" })).commit();
+    assertEquals(await logits(dynamic), await logits(own));
+
+    const fixed = await run(
+      "w8a8",
+      ...["--quantize", "int8", "--activations", "static", "--smooth", "0.5", "--json"],
+      ...["--calibration-tokens", "512", "--keep-activations", "down_proj"],
+      ...["--dynamic-activations", "o_proj,gate_proj"],
+    );
+    assertEquals(fixed.code, 0, fixed.stderr);
+    const told = JSON.parse(fixed.stdout);
+    assertEquals([told.activations, told.smooth, told.layers], ["static", 0.5, []]);
+    const loaded = await loadModel(device, `${folder}/w8a8`);
+    assertEquals(kindsOf(loaded), {
+      q_proj: "static",
+      k_proj: "static",
+      v_proj: "static",
+      o_proj: "dynamic",
+      gate_proj: "dynamic",
+      up_proj: "static",
+      down_proj: "none",
+    });
+    const flags = ["--model", `${folder}/w8a8`, "--json"];
+    const text = new URL("../../assets/wordnet/heldout.txt", import.meta.url).pathname;
+    const perplexity = async (...own: string[]) => {
+      const { code, stdout, stderr } = await nibble("eval", ...own, "--text", text, "--limit=160");
+      assertEquals(code, 0, stderr);
+      return JSON.parse(stdout).perplexity;
+    };
+    const ratio = await perplexity(...flags) / await perplexity("--model", BASE, "--json");
+    assert(ratio > 0.99 && ratio < 1.02 && ratio !== 1, `${ratio}`);
+    const answer = await nibble("generate", "a large wild cat", ...flags, "--max-new-tokens=4");
+    assertEquals(answer.code, 0, answer.stderr);
+    const inspected = await nibble("inspect", `${folder}/w8a8`, "--json");
+    assertEquals(JSON.parse(inspected.stdout).parameters, own.count().total);
+    for (const model of [dynamic, own, loaded]) model.dispose();
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("nibble quantize takes the ranges that calibrate wrote, and weights that GPTQ chose", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const ranges = `${folder}/ranges.json`;
+    const found = await nibble(
+      ...["quantize", "calibrate", "--model", BASE, "--tokens", "512", "--kind", "asymmetric"],
+      ...["--out", ranges, "--no-report"],
+    );
+    assertEquals(found.code, 0, found.stderr);
+    const { code, stderr } = await nibble(
+      ...["quantize", "--model", BASE, "--out", `${folder}/out`, "--quantize", "int8"],
+      ...["--method", "gptq", "--calibration-tokens", "512"],
+      ...["--activations", "static", "--ranges", ranges],
+    );
+    assertEquals(code, 0, stderr);
+    const model = await loadModel(device, `${folder}/out`);
+    for (const [path, layer] of model.linearLayers()) {
+      assert(layer instanceof QuantizedActivationLinear, path);
+      assert(layer.activations.kind === "static" && layer.activations.zero !== 0, path);
+    }
+    model.dispose();
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("nibble quantize says which options of activations do not go together", async () => {
+  const cases: [string[], RegExp][] = [
+    [["--smooth", "0.5"], /--smooth.*wanted --activations dynamic or static/],
+    [["--activations", "dynamic"], /wanted --quantize int8 or int4 with it, found nf4/],
+    [["--quantize=int8", "--calibration=x"], /wanted --method gptq or awq with it, or --activ/],
+    [
+      ["--quantize=int8", "--activations=static", "--smooth=0.5", "--method=gptq"],
+      /gptq chooses integers before/,
+    ],
+    [
+      ["--quantize=int8", "--activations=static", "--smooth=0.5", "--ranges=x"],
+      /factors of their own/,
+    ],
+    [
+      ["--quantize=int8", "--activations=dynamic", "--dynamic-activations=q_proj"],
+      /all are: wanted --activations static/,
+    ],
+    [["--policy=x", "--activations=dynamic"], /leave it out with --policy/],
+  ];
+  for (const [flags, message] of cases) {
+    const { code, stderr } = await nibble("quantize", "--model", BASE, "--out", "/x", ...flags);
+    assertEquals(code, 2, stderr);
+    assertMatch(stderr, message);
+  }
+  const { code, stderr } = await nibble(
+    ...["quantize", "--model", BASE, "--out", `${await Deno.makeTempDir()}/out`],
+    ...["--quantize", "int8", "--activations", "dynamic", "--keep-activations", "x_proj"],
+  );
+  assertEquals(code, 1);
+  assertMatch(stderr, /x_proj/);
+});
