@@ -1,5 +1,5 @@
 /**
- * Cases of 4-bit weights: quantizing, decoding, and products.
+ * Cases of weights in few bits: quantizing, decoding, and products.
  *
  * @module
  */
@@ -174,7 +174,7 @@ function together(scheme: Scheme, gated: boolean): KernelCase {
   };
 }
 
-const SCHEMES = ["nf4", "nf4-dq", "int8", "int4"] as const;
+const SCHEMES = ["nf4", "nf4-dq", "int8", "int4", "int3", "int2"] as const;
 
 /** The cases. */
 export const QUANT_CASES: readonly KernelCase[] = [

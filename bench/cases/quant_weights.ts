@@ -8,7 +8,7 @@ import { nestedToAbsmax } from "../../kernels/quant/double_quant.ts";
 import { dynamicMap } from "../../kernels/quant/dynamic_map.ts";
 import { FourBitTensor } from "../../kernels/quant/four_bit.ts";
 import { dequantizeFourBitRef } from "../../kernels/quant/four_bit_ref.ts";
-import { IntegerTensor } from "../../kernels/quant/integer.ts";
+import { INTEGER_BITS, IntegerTensor, type IntegerType } from "../../kernels/quant/integer.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { Inputs } from "../case.ts";
 
@@ -16,7 +16,7 @@ import type { Inputs } from "../case.ts";
 export const BLOCK = 64;
 
 /** The schemes that are benched. */
-export type Scheme = "nf4" | "nf4-dq" | "int8" | "int4";
+export type Scheme = "nf4" | "nf4-dq" | IntegerType;
 
 /** A weight of random codes and scales. */
 export interface RandomWeight<Weight extends QuantizedTensor = QuantizedTensor> {
@@ -70,30 +70,32 @@ export function randomFourBit(
   };
 }
 
-/** A random weight in integers: int8 with a scale for each row, int4 with a scale and a zero for each block. */
+/** A random weight in integers: int8 with a scale for each row, others with a scale and a zero for each block. */
 function randomInteger(
   inputs: Inputs,
   rows: number,
   columns: number,
-  scheme: "int8" | "int4",
+  scheme: IntegerType,
 ): RandomWeight {
-  const bits = scheme === "int8" ? 8 : 4;
+  const bits = INTEGER_BITS[scheme];
   const size = scheme === "int8" ? columns : BLOCK;
   const groups = columns / size;
-  const packed = inputs.bits([rows * columns * bits / 32]);
+  // Behind int3's codes lie words that are loaded with the last of them.
+  const packed = inputs.bits([4 * Math.ceil((rows * columns * bits / 32 + 1) / 4)]);
   const pairs = Float32Array.from({ length: 2 * rows * groups }, (_, i) => {
     if (i % 2 === 0) return 0.01 + (i >> 1) % 7 * 0.001;
-    return scheme === "int8" ? 128 : (i >> 1) % 16;
+    return scheme === "int8" ? 128 : (i >> 1) % 2 ** bits;
   });
   const scales = inputs.data(pairs, [rows, groups, 2]);
+  const zeroBits = scheme === "int8" ? 0 : bits;
   return {
-    weight: new IntegerTensor([rows, columns], scheme, size, packed, scales, scheme === "int4"),
+    weight: new IntegerTensor([rows, columns], scheme, size, packed, scales, zeroBits),
     elements: (read, start, count) => {
       const bytes = new Uint8Array(read(packed).buffer);
       return Float32Array.from({ length: count }, (_, i) => {
         const at = start + i;
-        const byte = bytes[Math.floor(at * bits / 8)];
-        const code = bits === 8 ? byte : at % 2 === 0 ? byte & 15 : byte >> 4;
+        const byte = Math.floor(at * bits / 8);
+        const code = (bytes[byte] | bytes[byte + 1] << 8) >> at * bits % 8 & (2 ** bits - 1);
         const group = 2 * Math.floor(at / size);
         return (code - pairs[group + 1]) * pairs[group];
       });
@@ -108,14 +110,16 @@ export function randomWeight(
   columns: number,
   scheme: Scheme,
 ): RandomWeight {
-  return scheme === "int8" || scheme === "int4"
-    ? randomInteger(inputs, rows, columns, scheme)
-    : randomFourBit(inputs, rows, columns, scheme === "nf4-dq");
+  return scheme === "nf4" || scheme === "nf4-dq"
+    ? randomFourBit(inputs, rows, columns, scheme === "nf4-dq")
+    : randomInteger(inputs, rows, columns, scheme);
 }
 
 /** The bytes of codes and scales of so many elements in `rows` rows. */
 export function weightBytes(scheme: Scheme, size: number, rows: number): number {
   if (scheme === "int8") return size + 8 * rows;
-  const perBlock = { "nf4": 4, "nf4-dq": 1, "int4": 8 }[scheme];
-  return size / 2 + size / BLOCK * perBlock;
+  if (scheme === "nf4" || scheme === "nf4-dq") {
+    return size / 2 + size / BLOCK * (scheme === "nf4" ? 4 : 1);
+  }
+  return size * INTEGER_BITS[scheme] / 8 + size / BLOCK * 8;
 }

@@ -1,5 +1,5 @@
 /**
- * Products in whole numbers: activations in 8 bits times weights in 8 or 4, with sums in 32-bit integers, and scales at the end.
+ * Products in whole numbers: activations in 8 bits times weights in 8 or fewer, with sums in 32-bit integers, and scales at the end.
  *
  * @module
  */
@@ -40,17 +40,17 @@ export function chooseBytes(product: Factors): ByteVariant {
 
 /**
  * Sums of the codes of each group of weights, i32 [rows, groups]: what a zero point of the activations takes off. They depend on
- * the weight alone, so a layer keeps them.
+ * the weight alone, so a layer keeps them. For weights that `hasByteCodes`.
  */
 export function codeSums(weight: IntegerTensor): Tensor {
   const [rows, columns] = weight.shape;
-  const { device, packed, groupSize, groups, scheme } = weight;
+  const { device, packed, groupSize, groups, bits } = weight;
   const sums = empty(device, [rows, groups], "i32");
   device.dispatch(
     sumsKernel,
     [packed, sums, uniform(rows, columns, groupSize, groups)],
     gridOf(Math.ceil(rows * groups / 64)),
-    { BITS: scheme === "int8" ? 8 : 4 },
+    { BITS: bits },
   );
   return sums;
 }
@@ -99,13 +99,13 @@ export interface Int8MatmulOptions {
 /**
  * `x̂ · Wᵀ (+ add)`, where x̂ is x in 8 bits: with bytes q and scales s,
  * `y = s_x Σ_groups s_w (Σ q_x q_w − z_x Σ q_w − z_w Σ (q_x − z_x))`, with exact sums. Rows with NaN or infinity in them give NaN.
- * Where rows of W, or groups of it, are not whole words of codes (k a multiple of 4 for int8, of 8 for int4), both factors are
- * decoded instead, as they are on software Vulkan: the result is the same but for rounding.
+ * Where rows of W, or groups of it, are not whole words of codes (k a multiple of 4 for int8, of 8 for int4), and where codes have 3
+ * or 2 bits, both factors are decoded instead, as they are on software Vulkan: the result is the same but for rounding.
  *
  * The gradient of x is `dy · W`: rounding counts as the identity, also where a fixed range clips. W has none.
  *
  * @param x f32 [..., k]
- * @param weight int8 or int4 [n, k]
+ * @param weight integers [n, k]
  * @param options how x is quantized, what is added
  * @returns f32 [..., n]
  * @throws {TypeError} if the weight is in another scheme
@@ -131,7 +131,7 @@ export function int8Matmul(
     throw new TypeError(
       `Cannot multiply bytes by a weight in ${
         (weight as { scheme?: string }).scheme ?? typeof weight
-      }: wanted int8 or int4; use quantizeInteger`,
+      }: wanted integers; use quantizeInteger`,
     );
   }
   const { activations = { kind: "dynamic" }, add, sums } = options;

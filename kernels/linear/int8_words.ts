@@ -47,7 +47,7 @@ export function hasByteDots(): boolean {
 export function formOf(product: ByteProduct, native = hasByteDots()): ByteForm {
   const { weight, x, add } = product;
   return {
-    bits: weight.scheme === "int8" ? 8 : 4,
+    bits: weight.bits === 8 ? 8 : 4,
     zeros: weight.zeros,
     offset: x.zero !== 0,
     grouped: weight.groups > 1,
@@ -56,9 +56,18 @@ export function formOf(product: ByteProduct, native = hasByteDots()): ByteForm {
   };
 }
 
-/** Whether words of codes lie within rows, and within groups of scales of which each has `unit` codes or a multiple of that. */
+/** Whether there are kernels for a weight's codes: for those of 8 and 4 bits, which lie side by side in bytes. */
+export function hasByteCodes({ bits }: IntegerTensor): boolean {
+  return bits >= 4;
+}
+
+/**
+ * Whether a weight has codes for which there are kernels, whose words lie within rows, and within groups of scales of which each has
+ * `unit` codes or a multiple of that.
+ */
 export function fitsBytes(weight: IntegerTensor, unit: number): boolean {
-  return fitsIntegerFormat(weight, 1) && (weight.groups === 1 || weight.groupSize % unit === 0);
+  return hasByteCodes(weight) && fitsIntegerFormat(weight) &&
+    (weight.groups === 1 || weight.groupSize % unit === 0);
 }
 
 /** WGSL: `dot4`, and what codes of weights are as words of signed bytes. */

@@ -16,6 +16,9 @@ import { fitsIntegerFormat, integerFormat } from "./weight_format.ts";
 /** So many rows of x at most go through the kernel for software Vulkan. */
 const TEXEL_ROWS = 4;
 
+/** Codes that the kernel takes at a time: those of a texel, or of three words. */
+const TEXEL_UNIT: Readonly<Record<number, number>> = { 8: 16, 4: 32, 3: 32, 2: 64 };
+
 const texelKernel = kernel("integer_texels", TEXEL_WGSL + code);
 
 function texelProduct(x: Tensor, w: IntegerTensor, out: Tensor, add: Tensor | undefined): void {
@@ -31,7 +34,7 @@ function texelProduct(x: Tensor, w: IntegerTensor, out: Tensor, add: Tensor | un
       add ?? x,
     ],
     rowGrid(n, { LANES: 1, ROWS: 8 }),
-    { BITS: w.scheme === "int8" ? 8 : 4 },
+    { BITS: w.bits },
   );
 }
 
@@ -39,15 +42,18 @@ function texelProduct(x: Tensor, w: IntegerTensor, out: Tensor, add: Tensor | un
 export function integerWeight(w: IntegerTensor): PackedWeight {
   return {
     weight: w,
-    whole: fitsIntegerFormat(w, 1),
+    whole: fitsIntegerFormat(w),
     streamed: (rows) => {
-      // Two words for a unit; but several rows of x in registers leave room for eight weights, not for sixteen.
-      const words = (w.scheme === "int8" || rows <= 2) && fitsIntegerFormat(w, 2) ? 2 : 1;
-      return integerFormat(w, words);
+      // Several rows of x in registers leave room for eight weights, not for sixteen.
+      const [few, many] = w.bits === 8 ? [4, 8] as const : [8, 16] as const;
+      return integerFormat(
+        w,
+        (w.bits === 8 || rows <= 2) && fitsIntegerFormat(w, many) ? many : few,
+      );
     },
-    tiled: () => ({ format: integerFormat(w, 1) }),
+    tiled: () => ({ format: integerFormat(w, w.bits === 8 ? 4 : 8) }),
     texels: {
-      fits: (rows) => rows <= TEXEL_ROWS && fitsIntegerFormat(w, 4),
+      fits: (rows) => rows <= TEXEL_ROWS && fitsIntegerFormat(w, TEXEL_UNIT[w.bits]),
       run: (x, out, add) => texelProduct(x, w, out, add),
     },
   };

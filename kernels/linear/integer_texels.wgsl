@@ -1,5 +1,6 @@
 // y [m, n] = x [m, k] · Wᵀ (+ d) for up to four rows of x and integers W [n, k] of BITS bits, on software Vulkan: an invocation
-// computes a row of W, a texel of four words of codes at a time. Rows and groups are whole texels. `texel` and `utexel` are prepended.
+// computes a row of W, a unit of codes at a time: a texel of four words, or three words where BITS is 3. Rows and groups are whole
+// units. `texel` and `utexel` are prepended.
 override BITS: u32;
 
 struct Params { m: u32, n: u32, k: u32, group_size: u32, groups: u32, add: u32 }
@@ -11,11 +12,22 @@ struct Params { m: u32, n: u32, k: u32, group_size: u32, groups: u32, add: u32 }
 @group(0) @binding(4) var<uniform> params: Params;
 @group(0) @binding(5) var<storage, read> d: array<f32>;
 
+fn word(i: u32) -> u32 {
+  return utexel(packed, i / 4u)[i & 3u];
+}
+
+fn unit(i: u32) -> vec4<u32> {
+  if (BITS == 3u) {
+    return vec4<u32>(word(3u * i), word(3u * i + 1u), word(3u * i + 2u), 0u);
+  }
+  return utexel(packed, i);
+}
+
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
         @builtin(local_invocation_index) t: u32) {
   let row = (w.y * n.x + w.x) * 8u + t;
-  let quads = 32u / BITS; // vectors of four codes in a texel
+  let quads = select(32u / BITS, 8u, BITS == 3u); // vectors of four codes in a unit
   let k4 = params.k / 4u;
   let per_group = min(params.group_size, params.k) / 4u / quads;
   let base = row * (k4 / quads);
@@ -25,9 +37,13 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
     var part = vec4<f32>();
     for (var i = 0u; i < per_group; i++) {
       let at = group * per_group + i;
-      let words = utexel(packed, base + at);
+      let words = unit(base + at);
       for (var j = 0u; j < quads; j++) {
-        let bits = words[j * BITS / 8u] >> (4u * BITS * j % 32u);
+        let shift = 4u * BITS * j % 32u;
+        var bits = words[j * BITS / 8u] >> shift;
+        if (BITS == 3u) {
+          bits |= (words[j * BITS / 8u + 1u] << 1u) << (31u - shift);
+        }
         let codes = vec4<u32>(bits, bits >> BITS, bits >> (2u * BITS), bits >> (3u * BITS));
         // Signed, since processors convert only those in one step.
         let weights = vec4<f32>(vec4<i32>(codes & vec4<u32>((1u << BITS) - 1u))) - own.y;

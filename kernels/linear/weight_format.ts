@@ -123,20 +123,60 @@ function field(word: string, from: number, bits: number, offset: number): string
   return `(bitcast<f32>((${word} & 0x${mask}u) | 0x${exponent}u) - ${2 ** (23 - from) + offset}.0)`;
 }
 
+/** Weights of an integer tensor that lie in whole words, or, where those of 3 bits do not, in whole bytes. */
+const LEAST_UNIT: Readonly<Record<number, number>> = { 8: 4, 4: 8, 3: 8, 2: 8 };
+
 /**
- * Whether words of an integer tensor lie within rows and groups, so that `integerFormat` can be used with units of so many words.
+ * Whether units of so many weights of an integer tensor lie within rows and groups, so that `integerFormat` can be used with them; by
+ * default the least units that there are, 4 weights of int8 and 8 of others.
  */
-export function fitsIntegerFormat(w: IntegerTensor, words: number): boolean {
-  const unit = words * (w.scheme === "int8" ? 4 : 8);
+export function fitsIntegerFormat(w: IntegerTensor, unit: number = LEAST_UNIT[w.bits]): boolean {
   return w.shape[1] % unit === 0 && (w.groups === 1 || w.groupSize % unit === 0);
 }
 
-/** Integers that `fitsIntegerFormat`, in units of so many words: of 4 weights for int8, 8 for int4. */
-export function integerFormat(w: IntegerTensor, words: 1 | 2 | 4): WeightFormat {
-  const { scheme, groupSize, groups, shape, zeros } = w;
-  const bits = scheme === "int8" ? 8 : 4;
-  const each = 32 / bits;
-  const unit = each * words;
+/**
+ * How units lie in memory. A word has 32 / bits codes; of those of 3 bits eight are three bytes, which may lie across two words, and
+ * are loaded into the low bits of a word of their own.
+ */
+function unitsOf(bits: number, unit: number): {
+  readonly perWord: number;
+  /** A function `w${tag}_at(unit)`, or null where a unit is an element of the array. */
+  readonly gather: ((tag: string) => string) | null;
+} {
+  if (bits === 2 && unit === 8) {
+    return {
+      perWord: 8,
+      gather: (tag) =>
+        `fn w${tag}_at(i: u32) -> u32 { return w${tag}[i / 2u] >> (16u * (i & 1u)); }`,
+    };
+  }
+  if (bits !== 3) return { perWord: 32 / bits, gather: null };
+  return {
+    perWord: 8,
+    gather: unit === 8
+      // A shift by 32 would be one by 0: so it is done in two.
+      ? (tag) => `
+fn w${tag}_at(i: u32) -> u32 {
+  let at = 3u * i / 4u;
+  let shift = (24u * i) % 32u;
+  return (w${tag}[at] >> shift) | ((w${tag}[at + 1u] << 1u) << (31u - shift));
+}`
+      : (tag) => `
+fn w${tag}_at(i: u32) -> vec2<u32> {
+  let at = 3u * i / 2u;
+  let a = w${tag}[at];
+  let b = w${tag}[at + 1u];
+  let even = vec2<u32>(a, (a >> 24u) | (b << 8u));
+  return select(even, vec2<u32>((a >> 16u) | (b << 16u), b >> 8u), (i & 1u) == 1u);
+}`,
+  };
+}
+
+/** Units of an integer tensor that `fitsIntegerFormat`: of 4 or 8 weights of int8, of 8 or 16 of others. */
+export function integerFormat(w: IntegerTensor, unit: 4 | 8 | 16): WeightFormat {
+  const { scheme, bits, groupSize, groups, shape, zeros } = w;
+  const { perWord, gather } = unitsOf(bits, unit);
+  const words = unit / perWord;
   const rowScale = groups === 1;
   const middle = 2 ** (bits - 1);
   const scaleAt = (tag: string, at: string) => zeros ? `s${tag}_at(${at})` : `s${tag}[${at}].x`;
@@ -147,7 +187,7 @@ fn s${tag}_at(i: u32) -> vec2<f32> {
   return vec2<f32>(own.x, (${middle}.0 - own.y) * own.x);
 }`;
   return {
-    kind: [scheme, zeros, rowScale ? "row" : groupSize, words].join("-"),
+    kind: [scheme, zeros, rowScale ? "row" : groupSize, unit].join("-"),
     shape,
     unit,
     type: wordType(words),
@@ -156,11 +196,14 @@ fn s${tag}_at(i: u32) -> vec2<f32> {
     common: {},
     prepare: "",
     declare: (binding, tag) => `
-@group(0) @binding(${binding}) var<storage, read> w${tag}: array<${wordType(words)}>;
+@group(0) @binding(${binding}) var<storage, read> w${tag}: array<${
+      gather ? "u32" : wordType(words)
+    }>;${gather?.(tag) ?? ""}
 @group(0) @binding(${binding + 1}) var<storage, read> s${tag}: array<vec2<f32>>;${
       zeros ? pair(tag) : ""
     }`,
-    load: (tag, row, at) => `w${tag}[${row} * units + ${at}]`,
+    load: (tag, row, at) =>
+      gather ? `w${tag}_at(${row} * units + ${at})` : `w${tag}[${row} * units + ${at}]`,
     scale: (tag, row, at) => {
       if (rowScale) return scaleAt(tag, row);
       const ofRow = `(units * ${unit}u + ${groupSize - 1}u) / ${groupSize}u`;
@@ -169,8 +212,8 @@ fn s${tag}_at(i: u32) -> vec2<f32> {
     shifted: zeros,
     rowScale,
     weight: (name, e) => {
-      const word = wordOf(name, words, Math.floor(e / each));
-      const at = e % each * bits;
+      const word = wordOf(name, words, Math.floor(e / perWord));
+      const at = e % perWord * bits;
       // Above the sixteenth bit there is no room for an exponent.
       return at < 16
         ? field(word, at, bits, middle)

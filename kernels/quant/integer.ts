@@ -1,5 +1,5 @@
 /**
- * Weights in 8 or 4 bits as whole numbers with a scale: INT8 by rows, symmetric, and INT4 by groups, with a zero point.
+ * Weights in 8, 4, 3 or 2 bits as whole numbers with a scale: INT8 by rows, symmetric, and the others by groups, with a zero point.
  *
  * @module
  */
@@ -13,49 +13,86 @@ import { integerWeight } from "../linear/integer_matmul.ts";
 import { packedMatmul, type PackedWeight } from "../linear/packed_matmul.ts";
 import { fitsIntegerFormat } from "../linear/weight_format.ts";
 import dequantizeCode from "./integer_dequantize.wgsl" with { type: "text" };
+import { packCodes } from "./pack_codes.ts";
 import type { QuantizedProductOptions, QuantizedTensor } from "./quantized_tensor.ts";
 import { roundHalfEven } from "./rounding.ts";
 
 const dequantizeKernel = kernel("integer_dequantize", dequantizeCode);
 
 /** The integer types. */
-export type IntegerType = "int8" | "int4";
+export type IntegerType = "int8" | "int4" | "int3" | "int2";
+
+/** Bits of a code. */
+export const INTEGER_BITS: Readonly<Record<IntegerType, number>> = {
+  int8: 8,
+  int4: 4,
+  int3: 3,
+  int2: 2,
+};
 
 /** How a weight is quantized to integers. */
 export interface IntegerOptions {
   /**
-   * "int8": −127 to 127 times a scale. "int4": 0 to 15 less a zero point, times a scale; the range always holds 0, so that 0 stays
-   * exact.
+   * "int8": −127 to 127 times a scale. "int4", "int3" and "int2": 0 to 15, 7 or 3 less a zero point, times a scale; the range always
+   * holds 0, so that 0 stays exact.
    */
   readonly type: IntegerType;
-  /** Weights along a row that share a scale. By default the whole row for int8, 64 for int4. The last group may be shorter. */
+  /** Weights along a row that share a scale. By default the whole row for int8, 64 for others. The last group may be shorter. */
   readonly groupSize?: number;
 }
 
 /** Codes and scales on the host. */
 interface IntegerCodes {
-  /** Codes side by side in words, the first in the low bits; int8's are 128 higher. */
-  readonly packed: Uint32Array<ArrayBuffer>;
+  /** One after the other; int8's are 128 higher. */
+  readonly codes: Uint8Array;
   /** For each group its scale and zero. */
   readonly scales: Float32Array<ArrayBuffer>;
+}
+
+/**
+ * Bits that a file takes for a zero: none if all lie in the middle of the codes' range, those of a code if all are codes themselves,
+ * and else those of a float, 16 where that is enough for all.
+ *
+ * @param type the codes'
+ * @param scales a scale and a zero for each group
+ */
+export function zeroBits(type: IntegerType, scales: Float32Array): number {
+  const bits = INTEGER_BITS[type];
+  let most = 0;
+  for (let i = 1; i < scales.length; i += 2) {
+    const zero = scales[i];
+    if (zero === 2 ** (bits - 1)) continue;
+    const isCode = Number.isInteger(zero) && zero >= 0 && zero < 2 ** bits;
+    most = Math.max(most, isCode ? bits : Math.f16round(zero) === zero ? 16 : 32);
+  }
+  return most;
+}
+
+/** Codes as they lie on the device: in whole texels, and so with a word behind the last one that kernels may load with it. */
+export function deviceCodes(type: IntegerType, codes: Uint8Array): Uint32Array<ArrayBuffer> {
+  const words = packCodes(codes, INTEGER_BITS[type]);
+  if (type !== "int3") return words;
+  const whole = new Uint32Array(4 * Math.ceil((words.length + 1) / 4));
+  whole.set(words);
+  return whole;
 }
 
 /** A weight matrix in integers. */
 export class IntegerTensor implements QuantizedTensor {
   /** Where it lives. */
   readonly device: Device;
-  /** "int8" or "int4". */
+  /** "int8", "int4", "int3" or "int2". */
   readonly scheme: IntegerType;
   /** [out features, in features]. */
   readonly shape: readonly [rows: number, columns: number];
   /** Weights along a row that share a scale. */
   readonly groupSize: number;
-  /** u32: the codes. */
+  /** u32: the codes, side by side without gaps, row after row, the first in the low bits; int3's with words behind them. */
   readonly packed: Tensor;
   /** f32 [rows, groups, 2]: scales and zeros. */
   readonly scales: Tensor;
-  /** Whether a zero may be other than the middle of the codes' range, 128 or 8: without, kernels need not subtract it. */
-  readonly zeros: boolean;
+  /** Bits that a file takes for a zero: 0 where all are the middle of the codes' range, such as 128 or 8. */
+  readonly zeroBits: number;
 
   /** Use `quantizeInteger`. */
   constructor(
@@ -64,7 +101,7 @@ export class IntegerTensor implements QuantizedTensor {
     groupSize: number,
     packed: Tensor,
     scales: Tensor,
-    zeros = true,
+    zeroBits: number,
   ) {
     this.device = packed.device;
     this.shape = shape;
@@ -72,7 +109,7 @@ export class IntegerTensor implements QuantizedTensor {
     this.groupSize = groupSize;
     this.packed = packed;
     this.scales = scales;
-    this.zeros = zeros;
+    this.zeroBits = zeroBits;
   }
 
   /** Groups in a row. */
@@ -80,13 +117,22 @@ export class IntegerTensor implements QuantizedTensor {
     return Math.ceil(this.shape[1] / this.groupSize);
   }
 
-  /** Bytes of codes and scales as a file would hold them: a float for each scale, and half a byte for each zero point of int4. */
+  /** Bits of a code. */
+  get bits(): number {
+    return INTEGER_BITS[this.scheme];
+  }
+
+  /** Whether a zero may be other than the middle of the codes' range: without, kernels need not subtract it. */
+  get zeros(): boolean {
+    return this.zeroBits > 0;
+  }
+
+  /** Bytes of codes and scales as a file would hold them: a float for each scale, and `zeroBits` for each zero point. */
   get bytes(): number {
     const [rows, columns] = this.shape;
     const groups = rows * this.groups;
-    return this.scheme === "int8"
-      ? rows * columns + 4 * groups
-      : Math.ceil(rows * columns / 2) + 4 * groups + Math.ceil(groups / 2);
+    return Math.ceil(rows * columns * this.bits / 8) + 4 * groups +
+      Math.ceil(groups * this.zeroBits / 8);
   }
 
   /** The weights as f32 [rows, columns]. */
@@ -94,12 +140,13 @@ export class IntegerTensor implements QuantizedTensor {
     const [rows, columns] = this.shape;
     const size = rows * columns;
     const out = empty(this.device, this.shape);
-    const bits = this.scheme === "int8" ? 8 : 4;
+    const { bits } = this;
+    const each = bits === 3 ? 8 : 32 / bits;
     this.device.dispatch(
       dequantizeKernel,
       [this.packed, this.scales, out, uniform(size, columns, this.groupSize, this.groups)],
-      gridOf(Math.ceil(size * bits / 32 / 64)),
-      { BITS: bits, WHOLE: fitsIntegerFormat(this, 1) ? 1 : 0 },
+      gridOf(Math.ceil(size / each / 64)),
+      { BITS: bits, WHOLE: fitsIntegerFormat(this, each) ? 1 : 0 },
     );
     return out;
   }
@@ -149,12 +196,11 @@ function encode(
   groupSize: number,
 ): IntegerCodes {
   const { fround } = Math;
-  const bits = type === "int8" ? 8 : 4;
-  const each = 32 / bits;
   const groups = Math.ceil(columns / groupSize);
-  const packed = new Uint32Array(Math.ceil(rows * columns / each));
+  const codes = new Uint8Array(rows * columns);
   const scales = new Float32Array(2 * rows * groups);
-  const [least, most, shift] = type === "int8" ? [-127, 127, 128] : [0, 15, 0];
+  const levels = 2 ** INTEGER_BITS[type] - 1;
+  const [least, most, shift] = type === "int8" ? [-127, 127, 128] : [0, levels, 0];
   for (let group = 0; group < rows * groups; group++) {
     const row = Math.floor(group / groups);
     const from = row * columns + (group - row * groups) * groupSize;
@@ -162,7 +208,7 @@ function encode(
     const [low, high] = rangeOf(weights, from, to);
     const scale = type === "int8"
       ? fround(Math.max(-low, high) / 127)
-      : fround(fround(Math.max(high, 0) - Math.min(low, 0)) / 15);
+      : fround(fround(Math.max(high, 0) - Math.min(low, 0)) / levels);
     const zero = type === "int8" || scale === 0
       ? 0
       : roundHalfEven(fround(-Math.min(low, 0) / scale));
@@ -170,11 +216,10 @@ function encode(
     scales[2 * group + 1] = zero + shift;
     for (let i = from; i < to; i++) {
       const level = scale === 0 ? 0 : roundHalfEven(fround(weights[i] / scale));
-      const code = Math.max(least, Math.min(most, level + zero)) + shift;
-      packed[Math.floor(i / each)] |= code << (bits * (i % each));
+      codes[i] = Math.max(least, Math.min(most, level + zero)) + shift;
     }
   }
-  return { packed, scales };
+  return { codes, scales };
 }
 
 /**
@@ -217,14 +262,14 @@ export function quantizeInteger(
       `Cannot quantize in groups of ${size}: the size must be a whole number above 0`,
     );
   }
-  const { packed, scales } = encode(weights, rows, columns, type, size);
+  const { codes, scales } = encode(weights, rows, columns, type, size);
   const groups = Math.ceil(columns / size);
   return new IntegerTensor(
     shape,
     type,
     size,
-    device.keep(tensor(device, packed)),
+    device.keep(tensor(device, deviceCodes(type, codes))),
     device.keep(tensor(device, scales, [rows, groups, 2])),
-    type === "int4",
+    zeroBits(type, scales),
   );
 }

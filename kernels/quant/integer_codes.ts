@@ -5,7 +5,8 @@
  */
 import type { Device } from "../../core/device.ts";
 import { tensor } from "../../core/tensor.ts";
-import { IntegerTensor, type IntegerType } from "./integer.ts";
+import { deviceCodes, IntegerTensor, type IntegerType, zeroBits } from "./integer.ts";
+import { unpackCodes } from "./pack_codes.ts";
 
 /** Codes and scales on the host, row by row. */
 export interface IntegerParts {
@@ -13,7 +14,7 @@ export interface IntegerParts {
   readonly type: IntegerType;
   /** Weights along a row that share a scale. */
   readonly groupSize: number;
-  /** [rows, columns]: 0 to 255 for int8, 0 to 15 for int4. */
+  /** [rows, columns]: 0 to 255 for int8, to 15, 7 or 3 for int4, int3 or int2. */
   readonly codes: Uint8Array;
   /** [rows, groups, 2]: scale and zero; a weight is `(code − zero) · scale`. Zeros need not be whole. */
   readonly scales: Float32Array<ArrayBuffer>;
@@ -23,12 +24,7 @@ export interface IntegerParts {
 export async function integerParts(weight: IntegerTensor): Promise<IntegerParts> {
   const { scheme: type, groupSize, shape: [rows, columns] } = weight;
   const [words, scales] = await Promise.all([weight.packed.read(), weight.scales.read()]);
-  const bits = type === "int8" ? 8 : 4;
-  const each = 32 / bits;
-  const codes = Uint8Array.from(
-    { length: rows * columns },
-    (_, i) => words[Math.floor(i / each)] >>> (bits * (i % each)) & (2 ** bits - 1),
-  );
+  const codes = unpackCodes(words as Uint32Array, weight.bits, rows * columns);
   return { type, groupSize, codes, scales: scales as Float32Array<ArrayBuffer> };
 }
 
@@ -53,18 +49,12 @@ export function integerFromCodes(
         `${scales.length} scales and zeros, wanted ${rows * columns} and ${2 * rows * groups}`,
     );
   }
-  const bits = type === "int8" ? 8 : 4;
-  const each = 32 / bits;
-  const packed = new Uint32Array(Math.ceil(codes.length / each));
-  for (let i = 0; i < codes.length; i++) {
-    packed[Math.floor(i / each)] |= codes[i] << (bits * (i % each));
-  }
   return new IntegerTensor(
     shape,
     type,
     groupSize,
-    device.keep(tensor(device, packed)),
+    device.keep(tensor(device, deviceCodes(type, codes))),
     device.keep(tensor(device, scales, [rows, groups, 2])),
-    scales.some((value, i) => i % 2 === 1 && value !== 2 ** (bits - 1)),
+    zeroBits(type, scales),
   );
 }

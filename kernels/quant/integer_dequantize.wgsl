@@ -1,6 +1,7 @@
-// out = (code − zero) · scale of its group. An invocation decodes a word: 32 / BITS codes, the first in the low bits.
+// out = (code − zero) · scale of its group. An invocation decodes a word: 32 / BITS codes, the first in the low bits;
+// or, where BITS is 3, eight codes in three bytes.
 override BITS: u32;
-// Whether rows and groups are whole words.
+// Whether rows and groups are whole words, or units of eight codes.
 override WHOLE: u32;
 
 struct Params { size: u32, columns: u32, group_size: u32, groups: u32 }
@@ -10,16 +11,27 @@ struct Params { size: u32, columns: u32, group_size: u32, groups: u32 }
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 @group(0) @binding(3) var<uniform> params: Params;
 
+// The codes of a unit, in the low bits.
+fn codes_of(unit: u32) -> u32 {
+  if (BITS != 3u) {
+    return packed[unit];
+  }
+  let at = 3u * unit / 4u;
+  let shift = (24u * unit) % 32u;
+  // A shift by 32 would be one by 0: so it is done in two.
+  return (packed[at] >> shift) | ((packed[at + 1u] << 1u) << (31u - shift));
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
         @builtin(local_invocation_index) t: u32) {
-  let word = (w.y * n.x + w.x) * 64u + t;
-  let each = 32u / BITS;
-  let first = each * word;
+  let unit = (w.y * n.x + w.x) * 64u + t;
+  let each = select(32u / BITS, 8u, BITS == 3u);
+  let first = each * unit;
   if (first >= params.size) {
     return;
   }
-  let bits = packed[word];
+  let bits = codes_of(unit);
   let last = min(first + each, params.size);
   if (WHOLE == 1u) {
     let row = first / params.columns;

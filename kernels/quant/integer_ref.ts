@@ -18,16 +18,20 @@ export function symmetricRef(weights: ArrayLike<number>): number[] {
   });
 }
 
-/** Asymmetric, 16 levels over [min(w, 0), max(w, 0)]: q = clamp(round(w / scale) + zero, 0, 15). Gives (q − zero) · scale. */
-export function asymmetricRef(weights: ArrayLike<number>): number[] {
+/**
+ * Asymmetric, 2^bits levels over [min(w, 0), max(w, 0)]: q = clamp(round(w / scale) + zero, 0, 2^bits − 1). Gives
+ * (q − zero) · scale.
+ */
+export function asymmetricRef(weights: ArrayLike<number>, bits = 4): number[] {
+  const most = 2 ** bits - 1;
   const { fround } = Math;
   const low = Math.min(0, ...Array.from(weights));
   const high = Math.max(0, ...Array.from(weights));
-  const scale = fround(fround(high - low) / 15);
+  const scale = fround(fround(high - low) / most);
   const zero = scale === 0 ? 0 : roundHalfEven(fround(-low / scale));
   return Array.from(weights, (w) => {
     if (scale === 0) return 0;
-    const q = Math.max(0, Math.min(15, roundHalfEven(fround(w / scale)) + zero));
+    const q = Math.max(0, Math.min(most, roundHalfEven(fround(w / scale)) + zero));
     return fround((q - zero) * scale);
   });
 }

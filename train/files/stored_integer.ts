@@ -4,7 +4,7 @@
  * @module
  */
 import { sameShape, showShape } from "../../core/shape.ts";
-import type { IntegerType } from "../../kernels/quant/integer.ts";
+import { INTEGER_BITS, type IntegerType } from "../../kernels/quant/integer.ts";
 import type { IntegerParts } from "../../kernels/quant/integer_codes.ts";
 import type { TensorData, TensorSource } from "./safetensors.ts";
 
@@ -15,7 +15,7 @@ export interface StoredInteger extends IntegerParts {
 }
 
 /** Bits of a code. */
-export const BITS: Readonly<Record<IntegerType, number>> = { int8: 8, int4: 4 };
+export const BITS = INTEGER_BITS;
 
 /** Whether no zero is anywhere but in the middle of the codes. */
 export function isSymmetric({ type, scales }: Pick<IntegerParts, "type" | "scales">): boolean {

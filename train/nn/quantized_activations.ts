@@ -5,6 +5,7 @@
  */
 import type { Tensor } from "../../core/tensor.ts";
 import { codeSums, int8Matmul } from "../../kernels/linear/int8_matmul.ts";
+import { hasByteCodes } from "../../kernels/linear/int8_words.ts";
 import type { IntegerTensor } from "../../kernels/quant/integer.ts";
 import { type ActivationScheme, checkActivationScheme } from "../../kernels/quant/quantize_rows.ts";
 import { QuantizedLinear } from "./linear.ts";
@@ -41,7 +42,8 @@ export class QuantizedActivationLinear extends QuantizedLinear {
     super(weight, bias);
     const { zero } = checkActivationScheme(activations);
     this.activations = activations;
-    this.#sums = zero === 0 ? null : weight.device.keep(codeSums(weight));
+    const needsSums = zero !== 0 && hasByteCodes(weight);
+    this.#sums = needsSums ? weight.device.keep(codeSums(weight)) : null;
   }
 
   /** Bytes of the weight, and of the sums of its codes where the input has a zero point. */

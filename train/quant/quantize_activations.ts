@@ -91,8 +91,8 @@ function keptWeight(layers: ReplacedLayers, path: string): IntegerTensor {
       }, wanted int8 or int4; quantize it first, or pass weights: "int8" or "int4"`,
     );
   }
-  const { shape, scheme, groupSize, packed, scales, zeros } = weight;
-  return new IntegerTensor(shape, scheme, groupSize, copyOf(packed), copyOf(scales), zeros);
+  const { shape, scheme, groupSize, packed, scales, zeroBits } = weight;
+  return new IntegerTensor(shape, scheme, groupSize, copyOf(packed), copyOf(scales), zeroBits);
 }
 
 /** The weight of a plain layer in whole numbers. */

@@ -10,6 +10,8 @@ import { assert, assertEquals, assertRelativeError, assertThrows } from "../../a
 import { device, randomNumbers } from "../../device.ts";
 import { checkOp } from "../../gradient.ts";
 
+const BITS = { int8: 8, int4: 4, int3: 3, int2: 2 } as const;
+
 /** Group by group, row by row, through the reference. */
 function reference(data: Float32Array, columns: number, type: IntegerType, size: number): number[] {
   const out: number[] = [];
@@ -19,7 +21,7 @@ function reference(data: Float32Array, columns: number, type: IntegerType, size:
         row * columns + from,
         row * columns + Math.min(columns, from + size),
       );
-      out.push(...(type === "int8" ? symmetricRef(group) : asymmetricRef(group)));
+      out.push(...(type === "int8" ? symmetricRef(group) : asymmetricRef(group, BITS[type])));
     }
   }
   return out;
@@ -38,13 +40,20 @@ Deno.test("roundHalfEven() sends ties to the even number", () => {
 });
 
 Deno.test("quantizeInteger() equals the reference to the last bit, ragged sizes included", async () => {
-  for (const [rows, columns] of [[1, 1], [3, 7], [16, 64], [5, 130]] as const) {
+  for (const [rows, columns] of [[1, 1], [3, 7], [16, 64], [5, 130], [3, 40]] as const) {
     const data = randomNumbers(rows * columns, rows * columns);
     for (
-      const [type, groupSize] of [["int8", undefined], ["int8", 32], ["int4", 64], [
-        "int4",
-        32,
-      ]] as const
+      const [type, groupSize] of [
+        ["int8", undefined],
+        ["int8", 32],
+        ["int4", 64],
+        ["int4", 32],
+        ["int3", 64],
+        ["int3", 24],
+        ["int3", 7],
+        ["int2", 64],
+        ["int2", 16],
+      ] as const
     ) {
       const q = quantizeInteger(device, data, [rows, columns], { type, groupSize });
       const wanted = reference(data, columns, type, groupSize ?? columns);
@@ -55,18 +64,19 @@ Deno.test("quantizeInteger() equals the reference to the last bit, ragged sizes 
 
 Deno.test("quantizeInteger() keeps zero and rows of zeros, and a range on one side", async () => {
   const data = Float32Array.from([0, 0, 0, 0, 1, 2, 0, 3, -5, -1, 0, -2]);
-  for (const type of ["int8", "int4"] as const) {
+  for (const type of ["int8", "int4", "int3", "int2"] as const) {
     const q = quantizeInteger(device, data, [3, 4], { type });
     const back = await q.dequantize().read();
     assertEquals([0, 1, 2, 3, 6, 10].map((i) => back[i] + 0), [0, 0, 0, 0, 0, 0]);
-    back.forEach((value, i) => assert(Math.abs(value - data[i]) <= 5 / 15));
+    const step = 5 / (2 ** Math.min(4, BITS[type]) - 1);
+    back.forEach((value, i) => assert(Math.abs(value - data[i]) <= step));
   }
 });
 
 Deno.test("a product with integers and its gradient are those of the decoded weight", async () => {
   const [m, n, k] = [5, 12, 40];
   const data = randomNumbers(n * k, 3);
-  for (const type of ["int8", "int4"] as const) {
+  for (const type of ["int8", "int4", "int3", "int2"] as const) {
     const w = quantizeInteger(device, data, [n, k], { type, groupSize: 16 });
     const dense = Array.from(await w.dequantize().read());
     await checkOp(
@@ -87,6 +97,16 @@ Deno.test("products with integers match the reference in every variant, forward 
       ["int4", undefined, 1, 12, 640],
       ["int4", 32, 4, 17, 96],
       ["int8", 16, 3, 12, 48],
+      // Units of 16 codes and of 8, rows that end within a word, and whole texels.
+      ["int3", 24, 20, 36, 72],
+      ["int3", 48, 2, 17, 96],
+      ["int3", 24, 1, 7, 72],
+      ["int3", 32, 4, 9, 96],
+      ["int3", undefined, 3, 5, 104],
+      ["int2", 24, 20, 36, 72],
+      ["int2", 32, 1, 12, 96],
+      ["int2", 8, 4, 9, 40],
+      ["int2", 64, 3, 12, 128],
     ] as const
   ) {
     // The last ones' zeros are neither the middle nor whole.
@@ -124,6 +144,20 @@ Deno.test("integers count their bytes", () => {
     quantizeInteger(device, data, [64, 128], { type: "int4" }).bytes,
     64 * 64 + 4.5 * 128,
   );
+  const [int3, int2] = (["int3", "int2"] as const).map((type) =>
+    quantizeInteger(device, data, [64, 128], { type }).bytes
+  );
+  assertEquals([int3, int2], [64 * 48 + 4.375 * 128, 64 * 32 + 4.25 * 128]);
+  const zeros = (...all: number[]) =>
+    integerFromCodes(device, [2, 8], {
+      type: "int3",
+      groupSize: 8,
+      codes: new Uint8Array(16),
+      scales: Float32Array.from(all.flatMap((zero) => [1, zero])),
+    });
+  // None, three bits each, half a float, a float.
+  const all = [zeros(4, 4), zeros(4, 7), zeros(4, 2.5), zeros(2.5, 0.1)];
+  assertEquals(all.map(({ bytes }) => bytes), [14, 15, 18, 22]);
 });
 
 Deno.test("quantizeInteger() says what it cannot quantize", () => {
