@@ -30,11 +30,11 @@ function texelProduct(x: Tensor, w: IntegerTensor, out: Tensor, add: Tensor | un
       texels(w.packed, "u32"),
       w.scales,
       out,
-      uniform(x.size / k, n, k, w.groupSize, w.groups, add ? 1 : 0),
+      uniform(n, k, w.groupSize, w.groups, add ? 1 : 0),
       add ?? x,
     ],
     rowGrid(n, { LANES: 1, ROWS: 8 }),
-    { BITS: w.bits },
+    { BITS: w.bits, M: x.size / k },
   );
 }
 

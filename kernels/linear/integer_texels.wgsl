@@ -2,8 +2,10 @@
 // computes a row of W, a unit of codes at a time: a texel of four words, or three words where BITS is 3. Rows and groups are whole
 // units. `texel` and `utexel` are prepended.
 override BITS: u32;
+// Rows of x: for each dispatch Mesa compiles a kernel anew that has loops whose ends follow from uniforms alone.
+override M: u32;
 
-struct Params { m: u32, n: u32, k: u32, group_size: u32, groups: u32, add: u32 }
+struct Params { n: u32, k: u32, group_size: u32, groups: u32, add: u32 }
 
 @group(0) @binding(0) var x: texture_2d<f32>;
 @group(0) @binding(1) var packed: texture_2d<u32>;
@@ -29,7 +31,7 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   let row = (w.y * n.x + w.x) * 8u + t;
   let quads = select(32u / BITS, 8u, BITS == 3u); // vectors of four codes in a unit
   let k4 = params.k / 4u;
-  let per_group = min(params.group_size, params.k) / 4u / quads;
+  let per_group = select(0u, min(params.group_size, params.k) / 4u / quads, row < params.n);
   let base = row * (k4 / quads);
   var total = vec4<f32>();
   for (var group = 0u; group < select(0u, params.groups, row < params.n); group++) {
@@ -47,21 +49,17 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
         let codes = vec4<u32>(bits, bits >> BITS, bits >> (2u * BITS), bits >> (3u * BITS));
         // Signed, since processors convert only those in one step.
         let weights = vec4<f32>(vec4<i32>(codes & vec4<u32>((1u << BITS) - 1u))) - own.y;
-        for (var m = 0u; m < params.m; m++) {
+        for (var m = 0u; m < M; m++) {
           part[m] += dot(weights, texel(x, m * k4 + at * quads + j));
         }
       }
     }
     total += part * own.x;
   }
-  for (var m = 0u; m < params.m; m++) {
+  for (var m = 0u; m < M; m++) {
     if (row < params.n) {
       let out = m * params.n + row;
-      if (params.add == 1u) {
-        y[out] = total[m] + d[out];
-      } else {
-        y[out] = total[m];
-      }
+      y[out] = total[m] + select(0.0, d[out], params.add == 1u);
     }
   }
 }
