@@ -38,7 +38,6 @@ const SHIFTED: ActivationScheme = { kind: "static", scale: 0.017, zero: -45 };
 
 /** The codes of a weight on the host, as its kernels take them apart. */
 async function codesOf(w: IntegerTensor): Promise<IntegerRef> {
-  const [n, k] = w.shape;
   const codes = [...(await integerParts(w)).codes];
   const pairs = await w.scales.read();
   const at = (odd: number) => [...pairs.filter((_, i) => i % 2 === odd)];
