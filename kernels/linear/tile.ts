@@ -91,14 +91,15 @@ export function tileMatmul(
   product: Product,
   right: RightOperand = plainOperand(product),
   rightBindings: readonly Binding[] = [product.b],
-  plan: TilePlan = chooseTilePlan(product),
+  plan: TilePlan = chooseTilePlan(product, right.packed),
 ): void {
   const { a, add, out, m, n, k, batch, ownB, alpha } = product;
   const { shape, whole, splits } = plan;
   const tiles = tilesOf(product, shape);
   const sizes = [m, n, k, batch, m * k, ownB ? n * k : 0, m * n, floatBits(alpha)];
-  const parameters = uniform(...sizes, whole, splits, chunkOf(k, splits, shape), add ? 1 : 0);
   const { rows, columns } = shape;
+  const chunk = chunkOf(k, splits, shape);
+  const parameters = uniform(...sizes, whole, splits, chunk, add ? 1 : 0, rows, columns);
   const split = splits > 1 || servesBoth(shape);
   const found = kernelFor(product, right, plan, split);
   const bindings = [a, ...rightBindings, out, parameters, add ?? a];
@@ -115,7 +116,6 @@ export function tileMatmul(
     sumKernel,
     [parts, out, parameters, add ?? parts],
     gridOf(Math.ceil(shared * rows * columns / 4 / 256)),
-    { ROWS: rows, COLUMNS: columns },
   );
   out.device.free(parts.storage);
 }

@@ -101,6 +101,7 @@ ${
 export function packedOperand(format: WeightFormat): RightOperand {
   return {
     kind: format.kind,
+    packed: true,
     declare: (binding) => format.declare(binding, TAG) + Object.values(format.common).join(""),
     prepare: format.prepare,
     perWord: format.unit as 4 | 8,

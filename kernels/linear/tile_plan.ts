@@ -45,8 +45,11 @@ interface Candidate {
   /** The most rows and columns of a result for which it is tried: fewer kernels to compile. */
   readonly mostRows: number;
   readonly mostColumns: number;
-  /** The fewest tiles for which it is tried. */
+  /** The fewest tiles, and the fewest rows of a result, for which it is tried. */
   readonly leastTiles: number;
+  readonly leastRows: number;
+  /** Whether it is tried for weights in few bits too. */
+  readonly packed: boolean;
 }
 
 const shapeOf = (
@@ -59,7 +62,10 @@ const shapeOf = (
   quads = false,
 ): TileShape => ({ rows, columns, depth, threadRows, threadColumns, turn, quads });
 
-/** Its columns divide 192, 576, 960, 1536 and 3072, the widths of many small models. */
+/**
+ * Its columns divide 192, 576, 960, 1536 and 3072, the widths of many small models. It compiles for half a second, so it is for
+ * many rows only; and decoding weights with so few registers left, it is slower than `LARGE`.
+ */
 const WIDE = shapeOf(128, 192, 16, 8, 12);
 const LARGE = shapeOf(128, 128, 16, 8, 8);
 /** One copy in workgroup memory, but twice as deep: faster once two workgroups on a multiprocessor take turns all the time. */
@@ -74,12 +80,32 @@ const SHORT = shapeOf(64, 64, 16, 4, 4, 1);
 /** Multiprocessors of the GPU that the model describes. */
 const PROCESSORS = 132;
 
-const any = { uneven: 0, mixed: 0, mostRows: Infinity, mostColumns: Infinity, leastTiles: 0 };
+const any = {
+  uneven: 0,
+  mixed: 0,
+  mostRows: Infinity,
+  mostColumns: Infinity,
+  leastTiles: 0,
+  leastRows: 0,
+  packed: true,
+};
+
+/** Rows from which a kernel of its own is worth half a second of compiling: it saves a tenth of what they cost. */
+const MANY_ROWS = 4096;
 
 /** Those that most products share come first: a later one must be better by `GAIN`, so that few kernels are compiled. */
 const CANDIDATES: readonly Candidate[] = [
   { ...any, shape: LARGE, alone: 93, shared: 96, fixed: 4000, mixed: 2 },
-  { ...any, shape: WIDE, alone: 138, shared: 140, fixed: 5500, mixed: 1 },
+  {
+    ...any,
+    shape: WIDE,
+    alone: 138,
+    shared: 140,
+    fixed: 5500,
+    mixed: 1,
+    leastRows: MANY_ROWS,
+    packed: false,
+  },
   { ...any, shape: DEEP, alone: 93, shared: 92, fixed: 4000, leastTiles: 4 * PROCESSORS },
   { ...any, shape: MEDIUM, alone: 33, shared: 28.5, fixed: 3100, uneven: 0.4 },
   { ...any, shape: SHALLOW, alone: 18, shared: 10.3, fixed: 2800, mostRows: 64 },
@@ -139,12 +165,15 @@ function cost(candidate: Candidate, k: number, tiles: number, whole: number, spl
 
 const plans = new Map<string, TilePlan>();
 
-/** The plan for a product. */
-export function chooseTilePlan(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
+/** The plan for a product, whose right operand may be packed: a weight in few bits. */
+export function chooseTilePlan(
+  product: Pick<Product, "m" | "n" | "k" | "batch">,
+  packed = false,
+): TilePlan {
   const { m, n, k, batch } = product;
-  const key = `${m},${n},${k},${batch}`;
+  const key = `${m},${n},${k},${batch},${packed}`;
   let found = plans.get(key);
-  if (!found) plans.set(key, found = search(product));
+  if (!found) plans.set(key, found = search(product, packed));
   return found;
 }
 
@@ -152,7 +181,10 @@ export function chooseTilePlan(product: Pick<Product, "m" | "n" | "k" | "batch">
 const SHORT_K = 16;
 const SHORT_K_FULL = 64;
 
-function search(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
+function search(
+  product: Pick<Product, "m" | "n" | "k" | "batch">,
+  packed: boolean,
+): TilePlan {
   const { m, n, k } = product;
   const short = tilesOf(product, SHORT);
   if (k <= SHORT_K || k <= SHORT_K_FULL && short >= PROCESSORS) {
@@ -161,9 +193,10 @@ function search(product: Pick<Product, "m" | "n" | "k" | "batch">): TilePlan {
   let best: TilePlan | undefined;
   let least = Infinity;
   for (const candidate of CANDIDATES) {
-    const { shape, mixed, mostRows, mostColumns, leastTiles } = candidate;
+    const { shape, mixed, mostRows, mostColumns, leastTiles, leastRows } = candidate;
     const tiles = tilesOf(product, shape);
-    if (m > mostRows || n > mostColumns || tiles < leastTiles) continue;
+    if (packed && !candidate.packed || m > mostRows || n > mostColumns) continue;
+    if (m < leastRows || tiles < leastTiles) continue;
     // The tiles of the last round are shared, after as many whole ones as fill the others; after many rounds it does not matter.
     const rounds = Array.from(
       { length: tiles < MOST_ROUNDS * mixed * PROCESSORS ? mixed : 0 },

@@ -37,6 +37,8 @@ export interface TileShape {
 export interface RightOperand {
   /** Tells kernels apart: "f32", "f16", "nf4". */
   readonly kind: string;
+  /** Whether it is a weight in few bits, decoded on its way. */
+  readonly packed: boolean;
   /** Declares its bindings from this number on. */
   declare(firstBinding: number): string;
   /** A statement at the start of the kernel, with a barrier of its own if it needs one. */
@@ -51,6 +53,7 @@ const floats = (aligned: boolean) => aligned ? "array<vec4<f32>>" : "array<f32>"
 function denseRight(aligned: boolean): RightOperand {
   return {
     kind: aligned ? "f32" : "f32 unaligned",
+    packed: false,
     declare: (binding) =>
       `@group(0) @binding(${binding}) var<storage, read> b: ${floats(aligned)};`,
     prepare: "",
@@ -76,13 +79,15 @@ export const DENSE_UNALIGNED: RightOperand = denseRight(false);
 
 /**
  * The parameters of a tiled product. The first `whole` tiles are computed by one workgroup each; each of the others by `splits`
- * workgroups, which sum over `chunk` steps along K, and leave their sums in `parts`.
+ * workgroups, which sum over `chunk` steps along K, and leave their sums in `parts`. The tile's own `rows` and `columns` are for the
+ * kernel that adds them: one serves all tiles.
  */
 export const TILED_WGSL = `
 struct Tiled {
   m: u32, n: u32, k: u32, batch: u32,
   a_stride: u32, b_stride: u32, c_stride: u32, alpha: f32,
   whole: u32, splits: u32, chunk: u32, add: u32,
+  rows: u32, columns: u32,
 }
 struct Place { which: u32, first_row: u32, first_column: u32 }
 

@@ -4,19 +4,16 @@
 @group(0) @binding(2) var<uniform> p: Tiled;
 @group(0) @binding(3) var<storage, read> d: array<vec4<f32>>;
 
-override ROWS: u32;
-override COLUMNS: u32;
-
 // One invocation for each vector of a tile, in chunks of a workgroup; tiles one after another.
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) t: u32) {
-  let quads = COLUMNS / 4u;
-  let size = ROWS * quads;
+  let quads = p.columns / 4u;
+  let size = p.rows * quads;
   let i = (w.y * groups.x + w.x) * 256u + t;
   let tile = i / size;
   let own = i % size;
-  let place = place_of(p.whole + tile, ROWS, COLUMNS);
+  let place = place_of(p.whole + tile, p.rows, p.columns);
   let row = place.first_row + own / quads;
   let column = place.first_column / 4u + own % quads;
   if (place.which >= p.batch || row >= p.m || column >= p.n / 4u) {
