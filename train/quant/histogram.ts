@@ -4,7 +4,7 @@
  * @module
  */
 
-/** Bins in use at most. */
+/** Bins in use at most, where nothing else is said. */
 const MOST_BINS = 8192;
 
 /**
@@ -20,14 +20,31 @@ export class Histogram {
   width = 0;
   /** How many numbers were seen. */
   total = 0;
+  readonly #most: number;
   #first = 0;
   #counts: Float64Array = new Float64Array(0);
+
+  /** With so many bins at most; finer ones than there are numbers say nothing. */
+  constructor(mostBins: number = MOST_BINS) {
+    this.#most = mostBins;
+  }
 
   /** The bins from the least to the largest number: the centre and the count of each that is not empty. */
   *bins(): Generator<{ readonly centre: number; readonly count: number }> {
     for (const [i, count] of this.#counts.entries()) {
       if (count > 0) yield { centre: (this.#first + i + 0.5) * this.width, count };
     }
+  }
+
+  /** The same as two lists. */
+  filled(): { readonly centres: Float64Array; readonly counts: Float64Array } {
+    const counts = this.#counts.filter((count) => count > 0);
+    const centres = new Float64Array(counts.length);
+    let at = 0;
+    for (let i = 0; i < this.#counts.length; i++) {
+      if (this.#counts[i] > 0) centres[at++] = (this.#first + i + 0.5) * this.width;
+    }
+    return { centres, counts };
   }
 
   /** Counts of the magnitudes `|x|` in bins `[i · width, (i + 1) · width)`. */
@@ -63,10 +80,10 @@ export class Histogram {
   #cover(): void {
     const { low, high } = this;
     const span = Math.max(high - low, 2 ** -100, Math.max(-low, high) * 2 ** -20);
-    let width = this.width || 2 ** Math.floor(Math.log2(span / MOST_BINS));
+    let width = this.width || 2 ** Math.floor(Math.log2(span / this.#most));
     let first = Math.floor(low / width);
     let last = Math.floor(high / width);
-    while (last - first + 1 > MOST_BINS) {
+    while (last - first + 1 > this.#most) {
       width *= 2;
       first = Math.floor(low / width);
       last = Math.floor(high / width);

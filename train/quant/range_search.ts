@@ -53,52 +53,75 @@ function shrunk({ low, high }: Range, share: number): Range {
   return { low: low * share, high: high * share };
 }
 
-/** The mean squared error of a histogram's numbers if they are quantized over a range. */
-export function squaredError(histogram: Histogram, range: Range, scheme: AffineScheme): number {
+/** The squared error of numbers, so many of each, if they are quantized over a range. */
+function squaredError(
+  { centres, counts }: ReturnType<Histogram["filled"]>,
+  range: Range,
+  scheme: AffineScheme,
+): number {
   const { least, most } = levelsOf(scheme);
   const { scale, zero } = affineParameters(range, scheme);
+  const [low, high] = [least - zero, most - zero];
   let error = 0;
-  for (const { centre, count } of histogram.bins()) {
-    const q = Math.max(least, Math.min(most, roundHalfEven(centre / scale) + zero));
-    error += count * ((q - zero) * scale - centre) ** 2;
+  for (let i = 0; i < centres.length; i++) {
+    const x = centres[i];
+    const q = roundHalfEven(x / scale);
+    error += counts[i] * ((q < low ? low : q > high ? high : q) * scale - x) ** 2;
   }
-  return error / histogram.total;
+  return error;
 }
 
 /** The share of the full range, in steps of a hundredth, whose squared error is least; of equals, the widest. */
 export function searchedRange(histogram: Histogram, scheme: AffineScheme): Range {
+  const filled = histogram.filled();
   let best = { range: shrunk(histogram, 1), error: Infinity };
   for (let step = STEPS; step > 0; step--) {
     const range = shrunk(histogram, step / STEPS);
-    const error = squaredError(histogram, range, scheme);
+    const error = squaredError(filled, range, scheme);
     if (error < best.error) best = { range, error };
   }
   return best.range;
 }
 
-/** The Kullback-Leibler divergence of q from p, both counts; where q has none and p some, it is as if q had a millionth. */
-function divergence(p: Float64Array, q: Float64Array, total: number): number {
-  let sum = 0;
-  for (let i = 0; i < p.length; i++) {
-    if (p[i] > 0) sum += p[i] / total * Math.log(p[i] / Math.max(q[i], 1e-6));
+/** Sums of the counts before each bin, of `p · log p`, and of how many are above 0. */
+function runningSums(counts: Float64Array) {
+  const make = () => new Float64Array(counts.length + 1);
+  const [sums, logs, occupied] = [make(), make(), make()];
+  for (let i = 0; i < counts.length; i++) {
+    const p = counts[i];
+    sums[i + 1] = sums[i] + p;
+    logs[i + 1] = logs[i] + (p > 0 ? p * Math.log(p) : 0);
+    occupied[i + 1] = occupied[i] + (p > 0 ? 1 : 0);
   }
-  return sum;
+  return { sums, logs, occupied };
 }
 
-/** Counts in `bins` bins, spread evenly over the occupied ones of each of `levels` groups. */
-function spread(counts: Float64Array, levels: number): Float64Array {
-  const out = new Float64Array(counts.length);
+/**
+ * The Kullback-Leibler divergence, times the number of numbers, of q from p. p is the first `bins` counts with all behind in the last
+ * one; q is the same without those, spread evenly over the occupied bins of each of `levels` groups. Where q has none and p some,
+ * it is as if q had a millionth.
+ */
+function divergence(
+  counts: Float64Array,
+  { sums, logs, occupied }: ReturnType<typeof runningSums>,
+  bins: number,
+  levels: number,
+): number {
+  // Σ p log p over all but the last bin, less Σ p log q, where q is the same for a whole group.
+  const last = bins - 1;
+  let value = logs[last];
+  let spread = 0;
   for (let level = 0; level < levels; level++) {
-    const from = Math.floor(level * counts.length / levels);
-    const to = Math.floor((level + 1) * counts.length / levels);
-    let [sum, occupied] = [0, 0];
-    for (let i = from; i < to; i++) {
-      sum += counts[i];
-      if (counts[i] > 0) occupied++;
-    }
-    for (let i = from; i < to; i++) if (counts[i] > 0) out[i] = sum / occupied;
+    const from = Math.floor(level * bins / levels);
+    const to = Math.floor((level + 1) * bins / levels);
+    const filled = occupied[to] - occupied[from];
+    if (filled === 0) continue;
+    spread = (sums[to] - sums[from]) / filled;
+    value -= (sums[Math.min(to, last)] - sums[from]) * Math.log(spread);
   }
-  return out;
+  const p = sums[counts.length] - sums[last];
+  const q = counts[last] > 0 ? spread : 1e-6;
+  return p > 0 ? value + p * Math.log(p / q) : value;
 }
 
 /**
@@ -110,16 +133,12 @@ export function entropyRange(histogram: Histogram, scheme: AffineScheme): Range 
   const { least, most } = levelsOf(scheme);
   const levels = Math.ceil((most - least + 1) / 2);
   const counts = histogram.magnitudes();
-  const { low, high, width, total } = histogram;
+  const { low, high, width } = histogram;
+  const running = runningSums(counts);
   const stride = Math.max(1, Math.floor(counts.length / 256));
   let best = { bins: counts.length, value: Infinity };
   for (let bins = counts.length; bins >= levels; bins -= stride) {
-    const inside = counts.slice(0, bins);
-    const q = spread(inside, levels);
-    let clipped = 0;
-    for (let i = bins; i < counts.length; i++) clipped += counts[i];
-    inside[bins - 1] += clipped;
-    const value = divergence(inside, q, total);
+    const value = divergence(counts, running, bins, levels);
     if (value < best.value) best = { bins, value };
   }
   const edge = best.bins * width;

@@ -39,6 +39,16 @@ Deno.test("roundHalfEven() sends ties to the even number", () => {
   ]);
 });
 
+Deno.test("roundHalfEven() knows numbers beyond which there are only halves, or whole ones", () => {
+  const half = 2 ** 51 + 0.5;
+  const pairs = [
+    ...[[half, 2 ** 51], [half + 1, 2 ** 51 + 2], [-half, -(2 ** 51)], [half - 1, 2 ** 51]],
+    ...[[2 ** 52 + 1, 2 ** 52 + 1], [1 - 2 ** 53, 1 - 2 ** 53], [Infinity, Infinity]],
+    ...[[-Infinity, -Infinity], [NaN, NaN]],
+  ];
+  for (const [x, wanted] of pairs) assertEquals(roundHalfEven(x), wanted);
+});
+
 Deno.test("quantizeInteger() equals the reference to the last bit, ragged sizes included", async () => {
   for (const [rows, columns] of [[1, 1], [3, 7], [16, 64], [5, 130], [3, 40]] as const) {
     const data = randomNumbers(rows * columns, rows * columns);
