@@ -342,11 +342,14 @@ export type {
   QatOptions,
   QatWeightOptions,
 } from "./train/quant/qat_options.ts";
-export {
-  type InputReport,
-  type ObserverError,
-  observerReport,
-} from "./train/quant/observer_report.ts";
+export type {
+  ChannelRange,
+  InputReport,
+  ObserverError,
+  OutlierChannel,
+  RoundingError,
+} from "./train/quant/input_errors.ts";
+export { observerReport } from "./train/quant/observer_report.ts";
 export { loadRanges, saveRanges } from "./train/quant/range_file.ts";
 export type { CalibrationObserver } from "./train/quant/input_statistics.ts";
 export {

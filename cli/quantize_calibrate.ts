@@ -1,13 +1,15 @@
 /** `nibble quantize calibrate`: ranges of what a model's layers read, for static quantization of activations. */
 import { z } from "zod";
 import { openDevice } from "../core/device.ts";
+import type { Range } from "../kernels/quant/affine.ts";
 import { readText } from "../train/data/dataset.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import { type ActivationRanges, calibrateActivations } from "../train/quant/activation_ranges.ts";
 import type { CalibrationText } from "../train/quant/calibration.ts";
 import type { CalibrationObserver } from "../train/quant/input_statistics.ts";
-import { type InputReport, observerReport } from "../train/quant/observer_report.ts";
+import { type InputReport, type ObserverError, OUTLYING } from "../train/quant/input_errors.ts";
+import { observerReport } from "../train/quant/observer_report.ts";
 import { saveRanges } from "../train/quant/range_file.ts";
 import { moveFactors } from "../train/quant/smooth_quant.ts";
 import { type Command, defineCommand } from "./command.ts";
@@ -45,7 +47,10 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
   }),
   report: z.boolean().default(true)
-    .meta({ description: "compare all observers on each layer, which reads the text twice more" }),
+    .meta({
+      description:
+        "compare all observers on each layer, per tensor and per channel, and name outliers",
+    }),
   json: jsonSwitch(),
 }).refine(({ observer, percentile }) => percentile === undefined || observer === "percentile", {
   message: "wanted --observer percentile with --percentile",
@@ -70,19 +75,67 @@ async function reportOf(
 }
 
 const shown = (sqnr: number | null) => sqnr === null ? "" : sqnr.toFixed(1);
+const shownRange = ({ low, high }: Range) => `${significant(low)} … ${significant(high)}`;
 
-function printReport(report: readonly InputReport[]): void {
+/** The observer that loses least on each input, and on how many. */
+function bestOf(report: readonly InputReport[], ratio: (own: ObserverError) => number | null) {
+  const wins = new Map<string, number>();
+  for (const { observers } of report) {
+    const of = (own: ObserverError) => ratio(own) ?? Infinity;
+    const best = observers.reduce((a, b) => of(b) > of(a) ? b : a).observer;
+    wins.set(best, (wins.get(best) ?? 0) + 1);
+  }
+  return [...wins].sort(([, a], [, b]) => b - a)
+    .map(([name, count]) => `${name} on ${count}`).join(", ");
+}
+
+/** A row for each input, a column for each observer. */
+function printErrors(
+  report: readonly InputReport[],
+  title: string,
+  ratio: (own: ObserverError) => number | null,
+  more: readonly [string, (own: InputReport) => number | null][] = [],
+): void {
   const names = report[0].observers.map(({ observer }) => observer.replace("percentile", "%"));
-  const head = ["input of", "largest", "channel", "× median"]
-    .concat(names, ["per token", "per channel"]);
-  const rows = report.map(({ layers, outlier, observers, perToken, perChannel }) =>
-    [layers[0], significant(outlier.magnitude), String(outlier.channel)]
-      .concat(Number.isFinite(outlier.timesMedian) ? outlier.timesMedian.toFixed(1) : "")
-      .concat(observers.map(({ sqnr }) => shown(sqnr)))
-      .concat(shown(perToken), shown(perChannel))
+  const head = ["input of"].concat(names, more.map(([name]) => name));
+  const rows = report.map((own) =>
+    [own.layers[0]]
+      .concat(own.observers.map((one) => shown(ratio(one))))
+      .concat(more.map(([, of]) => shown(of(own))))
   );
-  printLine("Signal to noise of each layer's input in 8 bits, in dB, by observer:");
+  printLine(`${title}, signal to noise in 8 bits in dB, by observer:`);
   printLine(table(head, rows, { right: head.map((_, i) => i).slice(1) }));
+  printLine(`Best: ${bestOf(report, ratio)} of ${report.length} inputs`);
+  printLine();
+}
+
+/** Outliers of all inputs that are shown, those that stand out most. */
+const MOST_SHOWN = 12;
+
+function printOutliers(report: readonly InputReport[]): void {
+  const all = report.flatMap(({ layers, outliers, median }) =>
+    outliers.map((own) => ({ layers, own, median }))
+  ).sort((a, b) => b.own.timesMedian - a.own.timesMedian);
+  if (all.length > 0) {
+    const rest = all.length - MOST_SHOWN;
+    printLine(
+      `Channels at least ${OUTLYING} times as large as the median one of their input${
+        rest > 0 ? `, the first ${MOST_SHOWN} of ${all.length}` : ""
+      }:`,
+    );
+    printLine(table(
+      ["input of", "channel", "its range", "median channel", "its range", "times"],
+      all.slice(0, MOST_SHOWN).map(({ layers, own, median }) => [
+        layers[0],
+        String(own.channel),
+        shownRange(own.range),
+        String(median.channel),
+        shownRange(median.range),
+        Number.isFinite(own.timesMedian) ? own.timesMedian.toFixed(1) : "",
+      ]),
+      { right: [1, 2, 3, 4, 5] },
+    ));
+  }
   const [worst] = report.toSorted((a, b) => b.outlier.timesMedian - a.outlier.timesMedian);
   const { layers, outlier } = worst;
   printLine(
@@ -92,6 +145,14 @@ function printReport(report: readonly InputReport[]): void {
       significant(outlier.timesMedian)
     } times the median channel's largest`,
   );
+}
+
+function printReport(report: readonly InputReport[]): void {
+  printErrors(report, "One range for all numbers of an input", ({ sqnr }) => sqnr, [
+    ["per token", ({ perToken }) => perToken],
+  ]);
+  printErrors(report, "One range for each of its channels", ({ perChannel }) => perChannel.sqnr);
+  printOutliers(report);
 }
 
 const command: Command = defineCommand({

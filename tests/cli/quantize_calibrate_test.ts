@@ -16,10 +16,13 @@ Deno.test("nibble quantize calibrate reports observers, and compare takes its fi
     const { layers, report, tokens, observer } = JSON.parse(run.stdout);
     assertEquals([tokens, observer], [512, { kind: "percentile", percentile: 99.9 }]);
     assertEquals([layers.length, report.length], [28, 16]);
-    for (const { observers, perToken } of report) {
+    for (const { observers, perToken, outlier, median } of report) {
       assertEquals(observers.length, 7);
       const [minMax] = observers;
       assert(perToken > minMax.sqnr && minMax.clipped === 0);
+      assert(minMax.perChannel.sqnr > minMax.sqnr && minMax.perChannel.clipped === 0);
+      assert(outlier.magnitude === Math.max(-outlier.range.low, outlier.range.high));
+      assert(outlier.timesMedian > 1 && outlier.magnitude > median.magnitude);
     }
     const flags = [...MODEL, "--text", HELDOUT, "--limit", "512", "--window", "128", "--json"];
     const compare = (...rest: string[]) => nibble("quantize", "compare", ...flags, ...rest);
@@ -38,7 +41,15 @@ Deno.test("nibble quantize calibrate shows the largest outlier, and smooths", as
   const rest = ["--smooth", "0.5", "--kind", "asymmetric"];
   const { code, stdout, stderr } = await nibble("quantize", "calibrate", ...FLAGS, ...rest);
   assertEquals([code, stderr], [0, ""]);
-  assertMatch(stdout, /model\.layers\.3\.mlp\.down_proj +\d/);
+  assertMatch(stdout, /^One range for all numbers of an input, signal to noise/m);
+  assertMatch(stdout, /^One range for each of its channels, signal to noise/m);
+  assertEquals(
+    stdout.match(/^model\.layers\.3\.mlp\.down_proj( +\d+\.\d){7}( +\d+\.\d)?$/gm)?.length,
+    2,
+  );
+  assertEquals(stdout.match(/^Best: .* of 16 inputs$/gm)?.length, 2);
+  // A channel beside the median one, with both ranges.
+  assertMatch(stdout, /^model\S+ +\d+ +\S+ … \S+ +\d+ +\S+ … \S+ +\d+\.\d$/m);
   assertMatch(stdout, /The largest outlier: [\d.]+ in channel \d+ of what .* times the median/);
   assertMatch(stdout, /Calibrated 28 layers on 512 tokens; nothing was written/);
 });

@@ -24,15 +24,16 @@ export class InputStatistics {
   /** The layers. */
   readonly paths: readonly string[];
   /** Counts of all numbers. */
-  readonly histogram: Histogram = new Histogram();
+  readonly histogram: Histogram;
   /** The largest magnitude in each channel, f32 [inFeatures]. */
   readonly channels: Float32Array<ArrayBuffer>;
   /** The least and the largest number of each window. */
   readonly #windows: Float32Array[] = [];
 
-  /** Nothing is seen yet. */
-  constructor(paths: readonly string[], channels: number) {
+  /** Nothing is seen yet; the histogram has so many bins at most. */
+  constructor(paths: readonly string[], channels: number, mostBins?: number) {
     this.paths = paths;
+    this.histogram = new Histogram(mostBins);
     this.channels = new Float32Array(channels);
   }
 

@@ -1,13 +1,18 @@
-import { affineParameters } from "../../../kernels/quant/affine.ts";
+import { affineParameters, type Range } from "../../../kernels/quant/affine.ts";
 import { roundHalfEven } from "../../../kernels/quant/rounding.ts";
 import { randomModel } from "../../../train/models/load.ts";
 import { calibrateActivations } from "../../../train/quant/activation_ranges.ts";
 import { calibrationWindows } from "../../../train/quant/calibration.ts";
-import { eachInput, inputStatistics } from "../../../train/quant/input_statistics.ts";
-import { observerReport, REPORTED } from "../../../train/quant/observer_report.ts";
+import {
+  eachInput,
+  InputStatistics,
+  inputStatistics,
+} from "../../../train/quant/input_statistics.ts";
+import { CHANNEL_BINS, inputErrors, REPORTED } from "../../../train/quant/input_errors.ts";
+import { observerReport } from "../../../train/quant/observer_report.ts";
 import { createObserver } from "../../../train/quant/observers.ts";
 import { assert, assertEquals, assertRelativeError } from "../../assert.ts";
-import { device } from "../../device.ts";
+import { device, randomNumbers } from "../../device.ts";
 
 const GPT2 = {
   "model_type": "gpt2",
@@ -80,10 +85,96 @@ Deno.test("observerReport() gives each observer's error, and the largest outlier
   // The search weighs its candidates by a histogram, whose bins are narrow but not points.
   assert(by.get("mse")!.meanSquaredError <= 1.02 * all.meanSquaredError);
   // One scale must cover the outlier; a token's own mostly too; a channel's own need not.
-  assert(own.perChannel! > all.sqnr! && own.perChannel! > own.perToken!);
+  assert(all.perChannel.sqnr! > all.sqnr! + 10 && all.perChannel.sqnr! > own.perToken!);
   // Calibration that clips is what the report says of it.
   const observer = { kind: "percentile", percentile: 99 } as const;
   const ranges = await calibrateActivations(model, { text: TEXT, observer });
   assertEquals(ranges.layers.get(own.layers[0])!.range, by.get("percentile 99")!.range);
   model.dispose();
+});
+
+Deno.test("inputErrors() by hand: ranges of channels, their errors in float64, and outliers by name", () => {
+  const [tokens, width] = [200, 9];
+  const windows = [1, 2].map((seed) => {
+    const numbers = randomNumbers(tokens * width, seed);
+    // Channel 4 is large on one side, channel 7 on both, and channel 2 is nothing.
+    numbers.forEach((x, i) => {
+      const channel = i % width;
+      if (channel === 4) numbers[i] = 20 + x;
+      if (channel === 7) numbers[i] = 50 * x;
+      if (channel === 2) numbers[i] = 0;
+    });
+    return numbers;
+  });
+  const all = windows.flatMap((numbers) => [...numbers]);
+  const channel = (c: number) => all.filter((_, i) => i % width === c);
+  const energy = all.reduce((sum, x) => sum + x * x, 0);
+  for (const kind of ["symmetric", "asymmetric"] as const) {
+    const statistics = new InputStatistics(["a", "b"], width);
+    for (const numbers of windows) statistics.add(numbers);
+    const report = inputErrors(statistics, windows, kind);
+    assertEquals(report.layers, ["a", "b"]);
+    const scheme = {
+      bits: 8,
+      kind,
+      levels: kind === "symmetric" ? "restricted" : "signed",
+    } as const;
+    for (const { observer, perChannel } of report.observers) {
+      let [noise, outside] = [0, 0];
+      for (let c = 0; c < width; c++) {
+        const own = new InputStatistics(["a"], 1, CHANNEL_BINS);
+        for (const numbers of windows) own.add(numbers.filter((_, i) => i % width === c));
+        const range = own.range(REPORTED.get(observer)!, scheme);
+        const { scale, zero } = affineParameters(range, scheme);
+        const least = kind === "symmetric" ? -127 : -128;
+        for (const x of channel(c)) {
+          const q = Math.max(least, Math.min(127, roundHalfEven(x / scale) + zero));
+          noise += (x - (q - zero) * scale) ** 2;
+          if (x < range.low || x > range.high) outside++;
+        }
+      }
+      assertRelativeError([perChannel.meanSquaredError], [noise / all.length], 1e-9);
+      assertRelativeError([perChannel.sqnr!], [10 * Math.log10(energy / noise)], 1e-9);
+      assertEquals(perChannel.clipped, outside / all.length);
+    }
+    const { outlier, outliers, median } = report;
+    assertEquals(outliers.map((own) => own.channel), [7, 4]);
+    assertEquals(outlier, outliers[0]);
+    for (const { channel: c, range, magnitude } of [...outliers, median]) {
+      const numbers = channel(c);
+      assertEquals([range.low, range.high], [Math.min(...numbers), Math.max(...numbers)]);
+      assertEquals(magnitude, Math.max(-range.low, range.high));
+    }
+    assertEquals(outlier.timesMedian, outlier.magnitude / median.magnitude);
+    const larger = Array.from({ length: width }, (_, c) => Math.max(...channel(c).map(Math.abs)))
+      .filter((magnitude) => magnitude > median.magnitude);
+    assertEquals(larger.length, 4);
+  }
+});
+
+Deno.test("an observer's range of a channel is that of its numbers", () => {
+  const statistics = new InputStatistics(["a"], 1, CHANNEL_BINS);
+  const numbers = randomNumbers(4001, 3);
+  statistics.add(numbers);
+  const sorted = numbers.map(Math.abs).toSorted();
+  const scheme = { bits: 8, kind: "symmetric" } as const;
+  const width = statistics.histogram.width;
+  for (const percentile of [99, 99.9, 99.99]) {
+    const { low, high } = statistics.range({ kind: "percentile", percentile }, scheme);
+    // So many may be outside, to a bin of the histogram.
+    const quantile = sorted[Math.ceil(4001 * percentile / 100) - 1];
+    assert(Math.abs(Math.max(-low, high) - quantile) <= width, `${percentile}`);
+  }
+  const error = (range: Range) => {
+    const { scale } = affineParameters(range, scheme);
+    return numbers.reduce((sum, x) => {
+      const q = Math.max(-127, Math.min(127, roundHalfEven(x / scale)));
+      return sum + (x - q * scale) ** 2;
+    }, 0);
+  };
+  const of = (kind: "mse" | "entropy" | "min-max") => statistics.range({ kind }, scheme);
+  assert(error(of("mse")) <= 1.05 * error(of("min-max")));
+  // It weighs what is kept, not errors, and cuts much where there are few numbers.
+  const { low, high } = of("entropy");
+  assert(low >= of("min-max").low && high <= of("min-max").high && high > sorted[2000]);
 });
