@@ -225,7 +225,10 @@ function* joined(storages: readonly Storage[], compiler: Compiler): Generator<En
       offset: 0,
       bytes: Math.min(storage.bytes, 256),
     }));
-    const pipeline = compiler.pipeline(joinKernel(part.length));
+    // A power of two: the few kernels serve every count, and some buffers are bound twice.
+    const count = Math.min(2 ** Math.ceil(Math.log2(part.length)), compiler.mostBuffers);
+    while (bindings.length < count) bindings.push(bindings[0]);
+    const pipeline = compiler.pipeline(joinKernel(count));
     yield { kind: "dispatch", pipeline, bindings, grid: [1], flops: 0 };
   }
 }

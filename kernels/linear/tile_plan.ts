@@ -48,8 +48,8 @@ interface Candidate {
   /** The fewest tiles, and the fewest rows of a result, for which it is tried. */
   readonly leastTiles: number;
   readonly leastRows: number;
-  /** Whether it is tried for weights in few bits too. */
-  readonly packed: boolean;
+  /** How much better it must be than an earlier one where the right operand is packed: its kernel has to be compiled too. */
+  readonly packedGain: number;
 }
 
 const shapeOf = (
@@ -80,6 +80,9 @@ const SHORT = shapeOf(64, 64, 16, 4, 4, 1);
 /** Multiprocessors of the GPU that the model describes. */
 const PROCESSORS = 132;
 
+/** How much better a later plan must be: a little is not worth its memory, or its kernel. */
+const GAIN = 1.03;
+
 const any = {
   uneven: 0,
   mixed: 0,
@@ -87,7 +90,7 @@ const any = {
   mostColumns: Infinity,
   leastTiles: 0,
   leastRows: 0,
-  packed: true,
+  packedGain: GAIN,
 };
 
 /** Rows from which a kernel of its own is worth half a second of compiling: it saves a tenth of what they cost. */
@@ -104,10 +107,10 @@ const CANDIDATES: readonly Candidate[] = [
     fixed: 5500,
     mixed: 1,
     leastRows: MANY_ROWS,
-    packed: false,
+    packedGain: Infinity,
   },
   { ...any, shape: DEEP, alone: 93, shared: 92, fixed: 4000, leastTiles: 4 * PROCESSORS },
-  { ...any, shape: MEDIUM, alone: 33, shared: 28.5, fixed: 3100, uneven: 0.4 },
+  { ...any, shape: MEDIUM, alone: 33, shared: 28.5, fixed: 3100, uneven: 0.4, packedGain: 1.2 },
   { ...any, shape: SHALLOW, alone: 18, shared: 10.3, fixed: 2800, mostRows: 64 },
   { ...any, shape: NARROW, alone: 18, shared: 10.3, fixed: 2800, mostColumns: 32 },
 ];
@@ -138,9 +141,6 @@ const MOST_ROUNDS = 8;
 function bytesOf({ rows, columns }: TileShape, parts: number): number {
   return 4 * parts * rows * columns;
 }
-
-/** How much better a later plan must be: a little is not worth its memory, or its kernel. */
-const GAIN = 1.03;
 
 /** The time of so many workgroups that take `k` steps each: that of the multiprocessor with the most of them. */
 function wave({ alone, shared, uneven }: Candidate, workgroups: number, k: number): number {
@@ -195,8 +195,8 @@ function search(
   for (const candidate of CANDIDATES) {
     const { shape, mixed, mostRows, mostColumns, leastTiles, leastRows } = candidate;
     const tiles = tilesOf(product, shape);
-    if (packed && !candidate.packed || m > mostRows || n > mostColumns) continue;
-    if (m < leastRows || tiles < leastTiles) continue;
+    if (m > mostRows || n > mostColumns || m < leastRows || tiles < leastTiles) continue;
+    const gain = packed ? candidate.packedGain : GAIN;
     // The tiles of the last round are shared, after as many whole ones as fill the others; after many rounds it does not matter.
     const rounds = Array.from(
       { length: tiles < MOST_ROUNDS * mixed * PROCESSORS ? mixed : 0 },
@@ -213,7 +213,7 @@ function search(
         const used = Math.ceil(k / chunkOf(k, splits, shape));
         if (used > 1 && bytesOf(shape, (tiles - whole) * used) > MOST_BYTES) continue;
         const time = cost(candidate, k, tiles, whole, used);
-        if (time * GAIN >= least) continue;
+        if (time * (best?.shape === shape ? GAIN : gain) >= least) continue;
         least = time;
         best = { shape, whole: used === 1 ? tiles : whole, splits: used };
       }
