@@ -316,7 +316,7 @@ export {
 } from "./train/quant/round_weights.ts";
 export type { LayerError, LayerErrors } from "./train/quant/layer_errors.ts";
 export type { CalibrationText } from "./train/quant/calibration.ts";
-export { gptqLayers, type GptqOptions } from "./train/quant/gptq_layers.ts";
+export { type GptqBits, gptqLayers, type GptqOptions } from "./train/quant/gptq_layers.ts";
 export { splitLayers, type SplitOptions } from "./train/quant/outlier_layers.ts";
 export {
   type ChoiceUnit,

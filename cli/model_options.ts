@@ -16,6 +16,9 @@ const GROUP = "Quantization";
 /** The types that files in bitsandbytes' format can have. */
 export const FOUR_BIT_TYPE: z.ZodEnum<{ nf4: "nf4"; fp4: "fp4" }> = z.enum(["nf4", "fp4"]);
 
+/** The types that weights can be quantized to. */
+export const WEIGHT_TYPES = ["nf4", "fp4", "int8", "int4", "int3", "int2"] as const;
+
 /** Which model, and in how many bits. */
 export const MODEL_OPTIONS = {
   model: z.string().min(1).meta({
@@ -24,7 +27,7 @@ export const MODEL_OPTIONS = {
       "the Hugging Face hub, or org/name@revision",
     placeholder: "FOLDER",
   }),
-  quantize: z.enum(["nf4", "fp4", "int8", "int4"]).optional()
+  quantize: z.enum(WEIGHT_TYPES).optional()
     .meta({ description: "quantize the linear layers to this type while loading", group: GROUP }),
   doubleQuant: z.boolean().default(false)
     .meta({ description: "quantize the scales too (with --quantize)", group: GROUP }),

@@ -19,7 +19,7 @@ import {
 } from "../train/quant/policy.ts";
 import { denseWeight } from "../train/quant/weight_only.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { MODEL_OPTIONS, modelFolder, WEIGHT_TYPES } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
@@ -189,7 +189,7 @@ const { model, doubleQuant, blockSize } = MODEL_OPTIONS;
 
 const command: Command = defineCommand({
   name: "quantize",
-  summary: "Write a model in 4 or 8 bits, and what that costs in accuracy; or explain the numbers",
+  summary: "Write a model in 2 to 8 bits, and what that costs in accuracy; or explain the numbers",
   examples: [
     [
       "nibble quantize --model ./SmolLM2-135M --out ./SmolLM2-135M-nf4 --double-quant",
@@ -226,7 +226,7 @@ const command: Command = defineCommand({
       description: "where to: a new or empty folder, or a model folder to replace",
       placeholder: "FOLDER",
     }),
-    quantize: z.enum(["nf4", "fp4", "int8", "int4"]).default("nf4")
+    quantize: z.enum(WEIGHT_TYPES).default("nf4")
       .meta({ description: "the type of the linear layers' weights" }),
     doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
     blockSize: blockSize.meta({ description: "weights that share a scale; 64, for int8 a row" }),

@@ -151,7 +151,7 @@ const OPTIONS = z.strictObject({
   schemes: z.array(z.enum(SCHEME_NAMES)).min(1)
     .default(
       [...SCHEME_NAMES].filter((name) =>
-        name !== "fp4-dq" && name !== "policy" && !/a8/.test(name)
+        name !== "fp4-dq" && name !== "policy" && !/a8|int[32]/.test(name)
       ),
     )
     .meta({ description: "which, separated by commas" }),

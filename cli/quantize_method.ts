@@ -4,7 +4,7 @@ import { readText } from "../train/data/dataset.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { awqLayers } from "../train/quant/awq.ts";
 import type { CalibrationText } from "../train/quant/calibration.ts";
-import { gptqLayers } from "../train/quant/gptq_layers.ts";
+import { type GptqBits, gptqLayers } from "../train/quant/gptq_layers.ts";
 import { embedded } from "./embedded.ts";
 import { progress } from "./progress.ts";
 
@@ -13,7 +13,8 @@ const GROUP = "Choosing integers";
 /** How, and the text that a model is calibrated on. */
 export const METHOD_OPTIONS = {
   method: z.enum(["round", "gptq", "awq"]).default("round").meta({
-    description: "round to nearest, or look at a text: gptq for int4 and int8, awq for int4",
+    description:
+      "round to nearest, or look at a text: gptq for integers, awq for those of 4 bits and fewer",
     group: GROUP,
   }),
   calibration: z.string().min(1).optional().meta({
@@ -51,11 +52,13 @@ export function checkMethod(
     return;
   }
   if (policy !== undefined) refuse("method", "leave it out with --policy");
-  const fitting = method === "awq" ? ["int4"] : ["int4", "int8"];
+  const fitting = ["int4", "int3", "int2", ...method === "gptq" ? ["int8"] : []];
   if (!fitting.includes(quantize)) {
     refuse(
       "method",
-      `${method} gives ${fitting.join(" or ")}: wanted --quantize with it, found ${quantize}`,
+      `${method} gives ${fitting.slice(0, -1).join(", ")} or ${
+        fitting.at(-1)
+      }: wanted --quantize with it, found ${quantize}`,
     );
   }
 }
@@ -86,7 +89,12 @@ export async function quantizeByMethod(
   using bar = progress({ total: [...model.linearLayers()].length, label: "Quantizing", json });
   const onProgress = (done: number) => bar.update(done);
   const made = method === "gptq"
-    ? await gptqLayers(model, { text, bits: quantize === "int8" ? 8 : 4, groupSize, onProgress })
-    : await awqLayers(model, { text, groupSize });
+    ? await gptqLayers(model, {
+      text,
+      bits: Number(quantize.slice(3)) as GptqBits,
+      groupSize,
+      onProgress,
+    })
+    : await awqLayers(model, { text, bits: Number(quantize.slice(3)) as 4 | 3 | 2, groupSize });
   made.commit();
 }

@@ -57,7 +57,8 @@ const OPTIONS = z.strictObject({
     placeholder: "SIZE",
   }),
   schemes: textList().default(["int8", "int4-g32", "int4", "int4-g128"]).meta({
-    description: "what layers may get: f32, int8, int4, hqq, nf4, nf4-dq, fp4, also as int4-g32; " +
+    description:
+      "what layers may get: f32, int8, int4, int3, int2, hqq, nf4, nf4-dq, fp4, also as int4-g32; " +
       "a folder holds integers, or nf4 and fp4, but not both",
   }),
   group: z.enum(["layer", "block", "type"]).default("layer")

@@ -120,7 +120,7 @@ export async function saveRounded(
   await convertQat(model);
   await saveModel(model, out, { dequantize: true, dtype });
   const block = qatGroup === undefined ? "" : ` --block-size ${qatGroup}`;
-  const again = qatStep === "learnt" || qat === "int3" || qat === "int2"
+  const again = qatStep === "learnt"
     ? `Its weights lie on ${qat}'s steps`
     : `--quantize ${qat}${block} gives back its whole numbers${
       qatKeep ? `, and rounds ${qatKeep.join(", ")} too` : ""

@@ -107,7 +107,7 @@ Deno.test("nibble quantize compare names what it cannot do", async () => {
   const run = (...args: string[]) => nibble("quantize", "compare", ...FLAGS, ...args);
   const wrong = await run("--schemes", "f32,int5");
   assertEquals(wrong.code, 2);
-  assertMatch(wrong.stderr, /found "int5", wanted some of f32, int8, int4, nf4.*; did you mean/);
+  assertMatch(wrong.stderr, /found "int5", wanted some of f32, int8, int4, int3.*; did you mean/);
   const long = await run("--window", "5000", "--schemes", "f32", "--limit", "200");
   assertEquals(long.code, 1);
   assertMatch(long.stderr, /window|context|tokens/);

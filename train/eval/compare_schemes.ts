@@ -30,7 +30,8 @@ export type SchemeName = (typeof SCHEME_NAMES)[number];
 
 /** All of them. */
 export const SCHEME_NAMES = [
-  ...["f32", "int8", "int4", "nf4", "nf4-dq", "fp4", "fp4-dq", "gptq", "awq", "hqq"] as const,
+  ...["f32", "int8", "int4", "int3", "int2", "nf4", "nf4-dq", "fp4", "fp4-dq"] as const,
+  ...["gptq", "awq", "hqq"] as const,
   ...["w8a8-dynamic", "w8a8-static", "w8a8-smooth", "w4a8"] as const,
   ...["split", "policy"] as const,
 ] as const;
@@ -256,6 +257,8 @@ async function apply(
       return { restore() {} };
     case "int8":
     case "int4":
+    case "int3":
+    case "int2":
     case "hqq":
     case "nf4":
     case "fp4":

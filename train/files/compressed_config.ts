@@ -196,8 +196,9 @@ export function readIntegerConfig(json: Json, path: string): IntegerConfig | nul
     if (format !== undefined && format !== null && !LAYOUTS.includes(format)) {
       throw fault(`has the format ${brief(format)}, wanted pack-quantized or int-quantized`);
     }
-    if (type !== "int" || (bits !== 8 && bits !== 4)) {
-      throw fault(`has weights ${brief(weights)}, wanted whole numbers of 8 or 4 bits`);
+    const known = (Object.keys(BITS) as IntegerType[]).find((own) => BITS[own] === bits);
+    if (type !== "int" || !known) {
+      throw fault(`has weights ${brief(weights)}, wanted whole numbers of 8, 4, 3 or 2 bits`);
     }
     if (output_activations !== null && output_activations !== undefined) {
       throw fault("quantizes what layers give, wanted weights and inputs alone");
@@ -205,7 +206,7 @@ export function readIntegerConfig(json: Json, path: string): IntegerConfig | nul
     if (Number.isSafeInteger(size) && size > 0) sizes.add(size);
     return {
       targets: Array.isArray(targets) ? targets : [],
-      type: bits === 8 ? "int8" : "int4",
+      type: known,
       inputs: inputsIn(input_activations, Object.hasOwn(own, name) ? own[name] : undefined, fault),
     };
   });

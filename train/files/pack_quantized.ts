@@ -3,8 +3,8 @@
  * (github.com/vllm-project/compressed-tensors; its version 0.20 decodes what is written here to the same numbers, and transformers 5.23
  * loads INT8 with it, but no zero points). For a layer `up_proj` there are
  *
- * - `up_proj.weight_packed`, I32 [rows, ⌈columns · bits / 32⌉]: codes of a row side by side, the first in the low bits, each
- *   2^(bits − 1) higher than the number it stands for;
+ * - `up_proj.weight_packed`, I32 [rows, ⌈columns · bits / 32⌉]: codes of a row side by side without gaps, the first in the low bits,
+ *   each 2^(bits − 1) higher than the number it stands for; one of 3 bits may lie across two words;
  * - `up_proj.weight_scale`, [rows, groups]: F32 here, also read in F16 and BF16;
  * - `up_proj.weight_zero_point`, I32 [⌈rows · bits / 32⌉, groups]: zeros, packed the same way but down the columns; only where a zero
  *   is not in the middle;
@@ -16,6 +16,8 @@
  * @module
  */
 import { sameShape, showShape } from "../../core/shape.ts";
+import type { IntegerType } from "../../kernels/quant/integer.ts";
+import { packCodes, unpackCodes } from "../../kernels/quant/pack_codes.ts";
 import type { TensorData, TensorSource } from "./safetensors.ts";
 import {
   BITS,
@@ -26,33 +28,6 @@ import {
   storedScales,
   wholeZeros,
 } from "./stored_integer.ts";
-
-/** Numbers [rows, columns] side by side in words, along rows. */
-function pack(numbers: Uint8Array, columns: number, bits: number): Int32Array<ArrayBuffer> {
-  const each = 32 / bits;
-  const width = Math.ceil(columns / each);
-  const words = new Int32Array(numbers.length / columns * width);
-  for (let i = 0; i < numbers.length; i++) {
-    const column = i % columns;
-    const word = (i - column) / columns * width + Math.floor(column / each);
-    words[word] |= numbers[i] << (bits * (column % each));
-  }
-  return words;
-}
-
-/** What `pack` was given. */
-function unpack(words: Int32Array, columns: number, bits: number): Uint8Array<ArrayBuffer> {
-  const each = 32 / bits;
-  const width = Math.ceil(columns / each);
-  const rows = words.length / width;
-  const numbers = new Uint8Array(rows * columns);
-  for (let i = 0; i < numbers.length; i++) {
-    const column = i % columns;
-    const word = words[(i - column) / columns * width + Math.floor(column / each)];
-    numbers[i] = word >>> (bits * (column % each)) & (2 ** bits - 1);
-  }
-  return numbers;
-}
 
 function turned(numbers: Uint8Array, rows: number, columns: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(numbers, (_, i) => numbers[i % rows * columns + Math.floor(i / rows)]);
@@ -69,16 +44,20 @@ export function storeInteger(name: string, stored: StoredInteger): Map<string, T
   const { type, codes, scales, shape: [rows, columns] } = stored;
   const groups = scales.length / 2 / rows;
   const tensors = new Map<string, TensorData>();
-  const words = pack(codes, columns, BITS[type]);
+  const words = packCodes(codes, BITS[type], columns);
   const width = words.length / rows;
-  tensors.set(`${name}_packed`, { dtype: "I32", shape: [rows, width], data: words });
+  tensors.set(`${name}_packed`, {
+    dtype: "I32",
+    shape: [rows, width],
+    data: new Int32Array(words.buffer),
+  });
   tensors.set(`${name}_scale`, storedScales(stored));
   const data = BigInt64Array.of(BigInt(rows), BigInt(columns));
   tensors.set(`${name}_shape`, { dtype: "I64", shape: [2], data });
   if (isSymmetric(stored)) return tensors;
   const zeros = wholeZeros(name, stored);
   // Down the columns: turned, packed along rows, and turned back.
-  const packed = pack(turned(Uint8Array.from(zeros), rows, groups), rows, BITS[type]);
+  const packed = packCodes(turned(Uint8Array.from(zeros), rows, groups), BITS[type], rows);
   const height = packed.length / groups;
   tensors.set(`${name}_zero_point`, {
     dtype: "I32",
@@ -116,7 +95,8 @@ async function wordsOf(source: TensorSource, name: string): Promise<Int32Array> 
  *
  * @param source the checkpoint
  * @param name the weight's name
- * @param groupSizes those that config.json names, as `packedGroupSizes` finds them
+ * @param groupSizes those that config.json names
+ * @param said the type that config.json names for it: where a row is a word or two, those of several types may fit
  * @throws {RangeError} if its tensors do not fit each other, or a size that config.json does not name
  * @throws {TypeError} if its columns are in another order
  */
@@ -124,19 +104,20 @@ export async function readInteger(
   source: TensorSource,
   name: string,
   groupSizes: readonly number[],
+  said?: IntegerType,
 ): Promise<StoredInteger> {
   const fault = (problem: string) => integerFault(name, problem);
   const [rows, columns] = await shapeOf(source, name);
   const entry = (part: string) => source.entries.get(`${name}_${part}`);
   const packed = entry("packed")!;
-  const type = (["int4", "int8"] as const).find((own) =>
-    sameShape(packed.shape, [rows, Math.ceil(columns / (32 / BITS[own]))])
+  const type = ([said, "int4", "int8", "int3", "int2"] as const).find((own) =>
+    own && sameShape(packed.shape, [rows, Math.ceil(columns * BITS[own] / 32)])
   );
   if (!type || packed.dtype !== "I32") {
     throw fault(
       `found ${packed.dtype} ${
         showShape(packed.shape)
-      } for [${rows},${columns}], wanted I32 with 4 or 8 codes to a word`,
+      } for [${rows},${columns}], wanted I32 with codes of 8, 4, 3 or 2 bits`,
     );
   }
   if (entry("g_idx")) {
@@ -154,7 +135,7 @@ export async function readInteger(
   const bits = BITS[type];
   const zero = entry("zero_point");
   if (zero) {
-    const height = Math.ceil(rows / (32 / bits));
+    const height = Math.ceil(rows * bits / 32);
     if (zero.dtype !== "I32" || !sameShape(zero.shape, [height, groups])) {
       throw fault(
         `its zero points are ${zero.dtype} ${
@@ -167,8 +148,11 @@ export async function readInteger(
       words,
       (_, i) => words[i % height * groups + Math.floor(i / height)],
     );
-    turned(unpack(down, rows, bits), groups, rows).forEach((value, i) => scales[2 * i + 1] = value);
+    turned(unpackCodes(down, bits, rows * groups, rows), groups, rows).forEach((value, i) =>
+      scales[2 * i + 1] = value
+    );
   }
-  const codes = unpack(await wordsOf(source, `${name}_packed`), columns, bits);
+  const words = await wordsOf(source, `${name}_packed`);
+  const codes = unpackCodes(words, bits, rows * columns, columns);
   return { type, shape: [rows, columns], groupSize, codes, scales };
 }

@@ -15,7 +15,7 @@ import { type IntegerConfig, readIntegerConfig } from "../files/compressed_confi
 import { readInteger } from "../files/pack_quantized.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
-import { isBytes, isInteger, isPacked } from "../files/stored_integer.ts";
+import { isBytes, isInteger } from "../files/stored_integer.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
 import { IntegerTensor } from "../../kernels/quant/integer.ts";
 import { roundingLayer } from "../nn/input_rounding.ts";
@@ -137,7 +137,7 @@ async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
 /**
  * Loads a model folder as Hugging Face's `save_pretrained` writes it: config.json, model.safetensors (whole or in shards, in
  * F32, F16 or BF16), and tokenizer.json where there is one. Checkpoints in bitsandbytes' NF4 and
- * FP4, and in compressed-tensors' INT8 and INT4, packed or in bytes, are loaded as they are; layers whose inputs a checkpoint rounds
+ * FP4, and in compressed-tensors' INT8, INT4, INT3 and INT2, packed or in bytes, are loaded as they are; layers whose inputs a checkpoint rounds
  * round them, and multiply in whole numbers where those are bytes.
  *
  * Or loads llama.cpp's GGUF file of a Llama, Mistral, Qwen2 or Qwen3 with its tokenizer and chat template. The linear layers' weights
@@ -190,10 +190,10 @@ export async function loadModel(
   checkQuantized(source, names, !integers && saysFourBit(json, path), folder, options);
   const read = (name: string): Promise<Stored> => {
     const own = names.get(name)!;
-    if (integers && isPacked(source, own)) return readInteger(source, own, integers.groupSizes);
-    if (integers && isBytes(source, own)) {
+    if (integers && isInteger(source, own)) {
       const type = integers.typeOf(name.replace(/\.weight$/, ""));
-      return readBytes(source, own, integers.groupSizes, type);
+      const read = isBytes(source, own) ? readBytes : readInteger;
+      return read(source, own, integers.groupSizes, type);
     }
     return isFourBit(source, own) ? readFourBit(source, own) : piecesOf(source, own);
   };

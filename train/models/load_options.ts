@@ -3,13 +3,13 @@
  *
  * @module
  */
-import type { IntegerType } from "../../kernels/quant/integer.ts";
+import { INTEGER_BITS, type IntegerType } from "../../kernels/quant/integer.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 
 /** The schemes that weights can be quantized to while a model is loaded. */
 export type QuantizationScheme = FourBitType | IntegerType;
 
-const SCHEMES: readonly QuantizationScheme[] = ["nf4", "fp4", "int8", "int4"];
+const SCHEMES: readonly QuantizationScheme[] = ["nf4", "fp4", "int8", "int4", "int3", "int2"];
 
 /** How a model is loaded. */
 export interface LoadOptions {
@@ -36,7 +36,7 @@ export interface LoadOptions {
 
 /** Whether a scheme is one of integers. */
 export function isInteger(scheme: QuantizationScheme | undefined): scheme is IntegerType {
-  return scheme === "int8" || scheme === "int4";
+  return scheme !== undefined && Object.hasOwn(INTEGER_BITS, scheme);
 }
 
 /** Throws if the options make no sense together. */

@@ -87,7 +87,7 @@ function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void
   const isKnown = Object.getPrototypeOf(layer) === QuantizedLinear.prototype || roundingOf(layer);
   if (layer.weight instanceof IntegerTensor && isKnown) return;
   throw new TypeError(
-    `Cannot save the model: "${path}" is in ${layer.weight.scheme}, wanted nf4, fp4, int8 or int4; pass ` +
+    `Cannot save the model: "${path}" is in ${layer.weight.scheme}, wanted nf4, fp4, or integers; pass ` +
       "dequantize: true to save plain weights",
   );
 }
@@ -212,7 +212,8 @@ function textOf(config: Json): string {
 /**
  * Writes a model folder that transformers' `from_pretrained` and `loadModel` read: config.json, model.safetensors and the
  * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format, those in
- * INT8 and INT4 in compressed-tensors' layouts, with what rounds their layers' inputs, those in GGUF's blocks decoded. The folder appears whole or not at all.
+ * integers in compressed-tensors' layouts, with what rounds their layers' inputs, those in GGUF's blocks decoded. The folder appears
+ * whole or not at all.
  * Adapters are not in it: merge them first, or save them apart.
  *
  * @param model the model

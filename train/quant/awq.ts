@@ -21,6 +21,8 @@ import { denseWeight, GROUP_SIZE, quantizeLayers, ReplacedLayers } from "./weigh
 export interface AwqOptions {
   /** What the model reads: some thousand tokens, not of the text that it is tested on. */
   readonly text: CalibrationText;
+  /** 4 by default. */
+  readonly bits?: 4 | 3 | 2;
   /** Weights along a row that share a scale; 64 by default. */
   readonly groupSize?: number;
   /** Tokens on which outputs are compared; 128 by default. */
@@ -132,12 +134,16 @@ function factorsAt(
 }
 
 /** What layers are quantized to in the end, by `quantizeLayers`. */
-const INT4: AffineScheme = { bits: 4, kind: "asymmetric" };
+interface Rounding {
+  readonly bits: 4 | 3 | 2;
+  readonly groupSize: number;
+}
 
-/** Weights as they are after rounding to INT4 and decoding: to try factors out on the device. */
-function rounded(weight: Tensor, groupSize: number): Tensor {
-  const { scales, zeros } = rangeGrid(groupRanges(weight, groupSize), INT4);
-  return fakeQuantize(weight, scales, zeros, { ...levelsOf(INT4), groupSize });
+/** Weights as they are after rounding to integers and decoding: to try factors out on the device. */
+function rounded(weight: Tensor, { bits, groupSize }: Rounding): Tensor {
+  const scheme: AffineScheme = { bits, kind: "asymmetric" };
+  const { scales, zeros } = rangeGrid(groupRanges(weight, groupSize), scheme);
+  return fakeQuantize(weight, scales, zeros, { ...levelsOf(scheme), groupSize });
 }
 
 /** The factors, of all exponents and of none at all, with which the layers' outputs on the sample change least. */
@@ -145,14 +151,14 @@ async function search(
   replaced: ReplacedLayers,
   { readers }: Scaling,
   sample: Sample,
-  groupSize: number,
+  rounding: Rounding,
 ): Promise<Float32Array<ArrayBuffer> | null> {
   const { channels } = sample;
   const dense = readers.map((path) => denseWeight(replaced.layer(path)));
   const { device } = dense[0].weight;
   const numbers = await Promise.all(dense.map(({ weight }) => weight.read()));
   const x = activity(sample);
-  const w = weightActivity(numbers as Float32Array[], channels, groupSize);
+  const w = weightActivity(numbers as Float32Array[], channels, rounding.groupSize);
   const candidates = Array.from({ length: EXPONENTS }, (_, i) => factorsAt(i / EXPONENTS, x, w));
   const tried = [new Float32Array(channels).fill(1), ...candidates];
   const errors: Promise<number>[] = [];
@@ -162,7 +168,7 @@ async function search(
         const inputs = tensor(device, sample.numbers, [sample.numbers.length / channels, channels]);
         const row = tensor(device, factors);
         return dense.map(({ weight }) => {
-          const lost = sub(div(rounded(mul(weight, row), groupSize), row), weight);
+          const lost = sub(div(rounded(mul(weight, row), rounding), row), weight);
           const change = matmul(inputs, lost, { transposeB: true });
           return sum(mul(change, change));
         });
@@ -190,16 +196,16 @@ export interface AwqResult {
 }
 
 /**
- * Quantizes the linear layers of a model to INT4 by AWQ, in place. Factors go into the normalization or the layer before; layers
+ * Quantizes the linear layers of a model to integers by AWQ, in place. Factors go into the normalization or the layer before; layers
  * behind which nothing can take them are rounded as they are.
  *
  * @param model a model with plain weights
- * @param options the text, groups
+ * @param options the text, bits, groups
  * @throws {RangeError} if there is too little text, or an activation is not finite
  * @throws {TypeError} if the model is quantized already
  */
 export async function awqLayers(model: LanguageModel, options: AwqOptions): Promise<AwqResult> {
-  const { text, groupSize = GROUP_SIZE, samples: count = 128, onProgress } = options;
+  const { text, bits = 4, groupSize = GROUP_SIZE, samples: count = 128, onProgress } = options;
   const scalings = [...model.scalings()];
   const firsts = new Set(scalings.map(({ readers }) => readers[0]));
   const samples = await samplesOf(model, firsts, text, count);
@@ -208,11 +214,11 @@ export async function awqLayers(model: LanguageModel, options: AwqOptions): Prom
   try {
     for (const [done, scaling] of scalings.entries()) {
       const sample = samples.get(scaling.readers[0]);
-      const factors = sample && await search(layers, scaling, sample, groupSize);
+      const factors = sample && await search(layers, scaling, sample, { bits, groupSize });
       if (factors) moved.move(scaling, factors);
       onProgress?.(done + 1, scalings.length);
     }
-    const replaced = await quantizeLayers(model, { kind: "int4", groupSize });
+    const replaced = await quantizeLayers(model, { kind: `int${bits}`, groupSize });
     return {
       commit() {
         replaced.commit();

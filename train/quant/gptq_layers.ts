@@ -20,12 +20,15 @@ import {
 import { DAMPING, inverseFactor } from "./inverse_factor.ts";
 import { denseWeight, GROUP_SIZE, readCodes, ReplacedLayers } from "./weight_only.ts";
 
+/** Bits of a whole number. */
+export type GptqBits = 8 | 4 | 3 | 2;
+
 /** How GPTQ goes about it. */
 export interface GptqOptions {
   /** What the model reads: some thousand tokens, not of the text that it is tested on. */
   readonly text: CalibrationText;
   /** 4 by default; 8 is by rows and symmetric. */
-  readonly bits?: 4 | 8;
+  readonly bits?: GptqBits;
   /** Weights along a row that share a scale: 64 by default, and with 8 bits the row. */
   readonly groupSize?: number;
   /** The share of the mean diagonal that is added to the Hessian: 0.01 by default. */
@@ -76,7 +79,7 @@ async function quantizeOne(
   device: Device,
   weight: Tensor,
   factor: Tensor,
-  bits: 4 | 8,
+  bits: GptqBits,
   groupSize: number,
 ): Promise<IntegerTensor> {
   const scheme: AffineScheme = { bits, kind: bits === 8 ? "symmetric" : "asymmetric" };
@@ -101,8 +104,12 @@ async function quantizeOne(
       scales[to + 1] = bits === 8 ? 128 : pairs[from + 1];
     }
   }
-  const type = bits === 8 ? "int8" : "int4";
-  return integerFromCodes(device, [rows, columns], { type, groupSize, codes, scales });
+  return integerFromCodes(device, [rows, columns], {
+    type: `int${bits}`,
+    groupSize,
+    codes,
+    scales,
+  });
 }
 
 /**

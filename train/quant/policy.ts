@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { IntegerType } from "../../kernels/quant/integer.ts";
 import { nearest } from "../../core/nearest.ts";
 import { readJsonOf, SMALL_JSON } from "../files/input.ts";
 import { brief } from "../files/json_text.ts";
@@ -19,8 +20,9 @@ export interface PolicyRule {
    */
   readonly layers: string | readonly string[];
   /**
-   * In what: "f32", which leaves them as they are, "int8", "int4", "hqq", "nf4", "nf4-dq", "fp4", "fp4-dq", each also with weights
-   * to a scale, "int4-g32", and with a share of the channels in 16 bits, "int4+10%"; or a scheme as `quantizeLayers` takes it.
+   * In what: "f32", which leaves them as they are, "int8", "int4", "int3", "int2", "hqq", which "hqq3" and "hqq2" have in fewer
+   * bits, "nf4", "nf4-dq", "fp4", "fp4-dq", each also with weights to a scale, "int4-g32", and with a share of the channels in 16
+   * bits, "int4+10%"; or a scheme as `quantizeLayers` takes it.
    */
   readonly scheme: string | WeightScheme;
 }
@@ -33,7 +35,7 @@ export interface QuantizationPolicy {
   readonly otherwise?: string | WeightScheme;
 }
 
-const SCHEME = /^(int8|int4|hqq|nf4|fp4)(-dq)?(?:-g(\d+))?$/;
+const SCHEME = /^(int[8432]|hqq[432]?|nf4|fp4)(-dq)?(?:-g(\d+))?$/;
 
 /**
  * A scheme by its name; null for "f32".
@@ -65,11 +67,16 @@ export function parseScheme(name: string): WeightScheme | null {
     throw new RangeError(
       `Cannot quantize to ${
         brief(name)
-      }: wanted f32, int8, int4, hqq, nf4, nf4-dq, fp4 or fp4-dq, which may end in -g and the weights of a scale, int4-g32, and ` +
+      }: wanted f32, int8, int4, int3, int2, hqq, hqq3, hqq2, nf4, nf4-dq, fp4 or fp4-dq, which may end in -g and the weights of a scale, int4-g32, and ` +
         "in + and the percents of channels that stay in 16 bits, int4+10%",
     );
   }
-  return { kind: kind as "int8" | "int4" | "hqq", ...size && { groupSize: size } };
+  const group = size && { groupSize: size };
+  if (kind.startsWith("hqq")) {
+    const bits = Number(kind.slice(3) || 4) as 4 | 3 | 2;
+    return { kind: "hqq", ...bits !== 4 && { bits }, ...group };
+  }
+  return { kind: kind as IntegerType, ...group };
 }
 
 /** A scheme's name, as `parseScheme` reads it. */
@@ -83,8 +90,9 @@ export function showScheme(scheme: WeightScheme | null): string {
     : "blockSize" in scheme
     ? scheme.blockSize
     : undefined;
+  const bits = "bits" in scheme && scheme.bits !== 4 ? scheme.bits ?? "" : "";
   const nested = "doubleQuant" in scheme && scheme.doubleQuant ? "-dq" : "";
-  return `${scheme.kind}${nested}${size === undefined ? "" : `-g${size}`}`;
+  return `${scheme.kind}${bits}${nested}${size === undefined ? "" : `-g${size}`}`;
 }
 
 function schemeOf(scheme: string | WeightScheme): WeightScheme | null {

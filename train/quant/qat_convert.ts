@@ -7,7 +7,7 @@ import { noGrad } from "../../core/autograd.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { levelsOf } from "../../kernels/quant/affine.ts";
 import { integerFromCodes, type IntegerParts } from "../../kernels/quant/integer_codes.ts";
-import type { IntegerTensor } from "../../kernels/quant/integer.ts";
+import { INTEGER_BITS, type IntegerTensor } from "../../kernels/quant/integer.ts";
 import { roundHalfEven } from "../../kernels/quant/rounding.ts";
 import { lorasOn } from "../adapters/lora.ts";
 import { LoraBranch } from "../adapters/lora_branch.ts";
@@ -30,8 +30,8 @@ function partsOf(
 ): IntegerParts {
   const { weights: { scheme, share }, shape: [rows, columns] } = layer;
   const { least, most } = levelsOf(scheme);
-  const type = scheme.bits > 4 ? "int8" : "int4";
-  const shift = least === 0 ? 0 : type === "int8" ? 128 : 8;
+  const type = scheme.bits > 4 ? "int8" : `int${scheme.bits as 4 | 3 | 2}` as const;
+  const shift = least === 0 ? 0 : 2 ** (INTEGER_BITS[type] - 1);
   const groupSize = share.kind === "tensor" ? columns : share.size;
   const perRow = Math.ceil(columns / groupSize);
   const codes = new Uint8Array(rows * columns);
@@ -124,7 +124,7 @@ function mergeOthers(model: LanguageModel, prepared: ReadonlyMap<string, unknown
  * rounding. Trainers on it must be disposed.
  *
  * `saveModel` with `dequantize: true` writes the rounded weights as a plain model. Where steps were not learnt, quantizing that
- * again, with `quantizeInteger`'s int4 or int8 in the same groups, gives the same whole numbers.
+ * again, with `quantizeInteger`'s types in the same groups, gives the same whole numbers.
  *
  * @param model a model that `prepareQat` has prepared
  * @throws {TypeError} if it was not, or a layer was replaced since, or no activation was observed

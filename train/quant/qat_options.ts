@@ -8,10 +8,10 @@ import { GROUP_SIZE } from "./weight_only.ts";
 
 /** How weights are rounded in quantization-aware training. */
 export interface QatWeightOptions {
-  /** Bits of a whole number, 2 to 8; 4 by default. Up to 4 they are stored in 4, above in 8. */
+  /** Bits of a whole number, 2 to 8; 4 by default. Above 4 they are stored in 8. */
   readonly bits?: number;
   /**
-   * By default "asymmetric" up to 4 bits and "symmetric" above, as `quantizeInteger` has int4 and int8; symmetric where steps are
+   * By default "asymmetric" up to 4 bits and "symmetric" above, as `quantizeInteger` has it; symmetric where steps are
    * learnt, as LSQ has it.
    */
   readonly kind?: AffineScheme["kind"];

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { INTEGER_BITS } from "../../kernels/quant/integer.ts";
 import { GROUP_SIZE, type UniformScheme, type WeightScheme } from "./weight_only.ts";
 
 /** Of a scheme for all weights. */
@@ -12,9 +13,14 @@ function uniformBytes(scheme: UniformScheme, rows: number, columns: number): num
     case "int8":
       return size + 4 * rows * Math.ceil(columns / (scheme.groupSize ?? columns));
     case "int4":
+    case "int3":
+    case "int2":
     case "hqq": {
       const groups = rows * Math.ceil(columns / (scheme.groupSize ?? GROUP_SIZE));
-      return Math.ceil(size / 2) + 4 * groups + Math.ceil(groups / 2);
+      const isHqq = scheme.kind === "hqq";
+      const bits = isHqq ? scheme.bits ?? 4 : INTEGER_BITS[scheme.kind];
+      return Math.ceil(size * bits / 8) + 4 * groups +
+        (isHqq ? 2 * groups : Math.ceil(groups * bits / 8));
     }
     case "nf4":
     case "fp4": {

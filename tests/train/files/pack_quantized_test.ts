@@ -7,7 +7,7 @@ import {
   writeSafetensors,
 } from "../../../train/files/safetensors.ts";
 import type { StoredInteger } from "../../../train/files/stored_integer.ts";
-import type { IntegerTensor } from "../../../kernels/quant/integer.ts";
+import type { IntegerTensor, IntegerType } from "../../../kernels/quant/integer.ts";
 import { loadModel, randomModel } from "../../../train/models/load.ts";
 import { saveModel } from "../../../train/models/save.ts";
 import { QuantizedLinear } from "../../../train/nn/linear.ts";
@@ -26,12 +26,12 @@ async function withFolder(body: (folder: string) => Promise<void>): Promise<void
 }
 
 function randomWeight(
-  type: "int8" | "int4",
+  type: IntegerType,
   [rows, columns]: readonly [number, number],
   groupSize: number,
   symmetric: boolean,
 ): StoredInteger {
-  const levels = type === "int8" ? 256 : 16;
+  const levels = 2 ** Number(type.slice(3));
   const groups = Math.ceil(columns / groupSize);
   const zeros = randomIntegers(rows * groups, levels, 2);
   const steps = randomNumbers(rows * groups, 3);
@@ -72,18 +72,42 @@ Deno.test("packed integers lie as compressed-tensors packs them", () => {
     shape: [1, 2],
     data: Int32Array.of(0x531, 0x642),
   });
+  // As its version 0.20 packs them: codes of 3 bits may lie across words, and zeros, which go down, too.
+  const rows = Array.from({ length: 11 }, (_, row) => [1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3][row]);
+  const pairs = [1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6];
+  const int3 = storeInteger("w", {
+    type: "int3",
+    shape: [11, 13],
+    groupSize: 8,
+    codes: Uint8Array.from(rows.flatMap(() => [3, 0, 5, 2, 7, 4, 1, 6, 3, 0, 5, 2, 7])),
+    scales: Float32Array.from(pairs.flatMap((zero) => [1, zero])),
+  });
+  const words = int3.get("w_packed")!.data as Int32Array;
+  assertEquals([words.length, words[20], words[21]], [22, 0x43c67543, 0x75]);
+  assertEquals(int3.get("w_zero_point"), {
+    dtype: "I32",
+    shape: [2, 2],
+    data: Int32Array.of(0x59f59f59, 0xa21a21a2, 1, 1),
+  });
+  const twos = Uint8Array.from({ length: 18 }, (_, i) => (3 * i + 1) % 4);
+  const int2 = { groupSize: 18, codes: twos, scales: Float32Array.of(1, 2) };
+  assertEquals(
+    storeInteger("w", { type: "int2", shape: [1, 18], ...int2 }).get("w_packed")!.data,
+    Int32Array.of(0xb1b1b1b1, 1),
+  );
 });
 
 Deno.test("packed integers are read as they were stored", () =>
   withFolder(async (folder) => {
-    for (const type of ["int8", "int4"] as const) {
+    for (const type of ["int8", "int4", "int3", "int2"] as const) {
       for (const symmetric of [true, false]) {
         for (const [rows, columns, groupSize] of [[13, 40, 16], [8, 64, 64], [3, 33, 8]] as const) {
           const stored = randomWeight(type, [rows, columns], groupSize, symmetric);
           await writeSafetensors(`${folder}/model.safetensors`, storeInteger("w", stored));
           using source = await openCheckpoint(folder);
           assertEquals(source.entries.has("w_zero_point"), !symmetric);
-          assertEquals(await readInteger(source, "w", [groupSize]), stored);
+          assertEquals(await readInteger(source, "w", [groupSize], type), stored);
+          if (columns > 33) assertEquals(await readInteger(source, "w", [groupSize]), stored);
         }
       }
     }
@@ -102,11 +126,16 @@ const JSONS = {
 };
 
 for (const kind of ["llama", "gpt2"] as const) {
-  Deno.test(`a ${kind} in INT8, INT4 and f32 by a policy is saved, and loaded to the same bytes`, () =>
+  Deno.test(`a ${kind} in integers and f32 by a policy is saved, and loaded to the same bytes`, () =>
     withFolder(async (folder) => {
       const model = randomModel(device, JSONS[kind], { seed: 1 });
-      const [first, second] = [...model.linearLayers()].map(([path]) => path);
-      const rules = [{ layers: first, scheme: "int8" }, { layers: second, scheme: "f32" }];
+      const [first, second, third, fourth] = [...model.linearLayers()].map(([path]) => path);
+      const rules = [
+        { layers: first, scheme: "int8" },
+        { layers: second, scheme: "f32" },
+        { layers: third, scheme: "int3" },
+        { layers: fourth, scheme: "int2-g16" },
+      ];
       (await quantizeByPolicy(model, { rules, otherwise: "int4-g32" })).commit();
       await saveModel(model, `${folder}/model`);
       const back = await loadModel(device, `${folder}/model`);
@@ -133,7 +162,7 @@ for (const kind of ["llama", "gpt2"] as const) {
         8,
         "channel",
       ]);
-      assertEquals([groups.group_1.weights.group_size, groups.group_1.weights.symmetric], [
+      assertEquals([groups.group_3.weights.group_size, groups.group_3.weights.symmetric], [
         32,
         false,
       ]);
@@ -171,7 +200,7 @@ Deno.test("integers that the layout cannot hold are refused", async () => {
   await assertRejects(save, TypeError, "wanted either bitsandbytes' types or integers");
   mixed.restore();
   const split = await quantizeByPolicy(model, { rules: [], otherwise: "int4+10%" });
-  await assertRejects(save, TypeError, "wanted nf4, fp4, int8 or int4");
+  await assertRejects(save, TypeError, "wanted nf4, fp4, or integers");
   split.restore();
 });
 
@@ -181,7 +210,7 @@ Deno.test("packed integers that do not fit each other are refused", () =>
     const whole = storeInteger("w", stored);
     const cases: [string, TensorData | null, string][] = [
       ["w_shape", null, 'no "w_shape" with two sizes'],
-      ["w_shape", SHAPE, "wanted I32 with 4 or 8 codes"],
+      ["w_shape", SHAPE, "wanted I32 with codes of 8, 4, 3 or 2 bits"],
       ["w_scale", null, "its scales are missing"],
       ["w_scale", { dtype: "F32", shape: [8, 3], data: new Float32Array(24) }, "it has 3 scales"],
       [
@@ -253,7 +282,7 @@ Deno.test("what config.json says of integers is read, or refused with a reason",
   const cases: [unknown, string][] = [
     [{ weights, input_activations: { ...dynamic, type: "float" } }, "has input_activations"],
     [{ weights, input_activations: { ...dynamic, strategy: "group" } }, "has input_activations"],
-    [{ weights: { ...weights, type: "float" } }, "wanted whole numbers of 8 or 4 bits"],
+    [{ weights: { ...weights, type: "float" } }, "wanted whole numbers of 8, 4, 3 or 2 bits"],
     [{ weights, output_activations: fixed }, "quantizes what layers give"],
     [{ weights, format: "float-quantized" }, 'has the format "float-quantized"'],
   ];

@@ -38,10 +38,22 @@ Deno.test("schemes are read and shown by name", () => {
   assertEquals(parseScheme("f32"), null);
   assertEquals(parseScheme("int4-g32"), { kind: "int4", groupSize: 32 });
   assertEquals(parseScheme("nf4-dq-g128"), { kind: "nf4", doubleQuant: true, blockSize: 128 });
-  for (const name of ["f32", "int8", "int8-g64", "int4-g128", "hqq", "nf4-dq", "fp4-g256"]) {
+  for (
+    const name of [
+      "f32",
+      "int8",
+      "int8-g64",
+      "int3",
+      "int2-g32",
+      "hqq",
+      "hqq3-g32",
+      "nf4-dq",
+      "fp4-g256",
+    ]
+  ) {
     assertEquals(showScheme(parseScheme(name)), name);
   }
-  for (const name of ["int5", "int4-dq", "int8-g0", "int8-g", "F32", ""]) {
+  for (const name of ["int5", "hqq8", "int4-dq", "int8-g0", "int8-g", "F32", ""]) {
     assertThrows(() => parseScheme(name), RangeError, "wanted f32, int8");
   }
 });
@@ -92,7 +104,7 @@ Deno.test("a policy that names no layer, or one twice, is refused", async () => 
     'rule 1 and rule 2 both name "model.layers.0.self_attn.q_proj"',
   );
   fails([{ layers: "lm_head", scheme: "int8" }], '"lm_head", which is not a linear layer');
-  fails([{ layers: "q_proj", scheme: "int3" }], "wanted f32, int8");
+  fails([{ layers: "q_proj", scheme: "int5" }], "wanted f32, int8");
   assertThrows(
     () => schemesOf(model, { rules: [{ layers: "/(/", scheme: "int8" }] }),
     SyntaxError,

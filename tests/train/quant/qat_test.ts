@@ -96,6 +96,8 @@ async function checkRun(model: LanguageModel, options: QatOptions, what: string)
   for (const [path, layer] of model.linearLayers()) {
     assert(layer instanceof QuantizedLinear, `${what}: ${path}`);
     const { activations } = options;
+    const bits = typeof options.weights === "object" ? options.weights.bits ?? 4 : 4;
+    assertEquals(layer.weight.scheme, bits > 4 ? "int8" : `int${bits}`, what);
     // Bytes are multiplied as integers.
     const isBytes = activations && (activations.bits ?? 8) === 8 && activations.range !== "token";
     assertEquals(layer instanceof QuantizedActivationLinear, Boolean(isBytes), what);

@@ -6,6 +6,7 @@ import { assertEquals } from "../../assert.ts";
 import { device } from "../../device.ts";
 
 const NAMES = ["f32", "int8", "int8-g32", "int4", "int4-g32", "int4-g7", "hqq", "hqq-g32"]
+  .concat("int3", "int3-g24", "int2", "int2-g7", "hqq3", "hqq2-g32", "int3+10%")
   .concat("nf4", "nf4-g128", "nf4-dq", "fp4-dq-g32", "int4+10%", "int8+30%", "nf4+5%");
 
 Deno.test("bytes of a scheme are those of the weights that it gives", async () => {

@@ -68,7 +68,10 @@ Deno.test("GPT-2's turned weights are quantized by every method too", async () =
     const quantize of [
       () => gptqLayers(model, { text, bits: 8 }),
       () => gptqLayers(model, { text, groupSize: 16 }),
+      () => gptqLayers(model, { text, bits: 3, groupSize: 8 }),
       () => awqLayers(model, { text, groupSize: 16 }),
+      () => awqLayers(model, { text, bits: 3, groupSize: 8 }),
+      () => quantizeLayers(model, { kind: "hqq", bits: 3, groupSize: 8 }),
       () => quantizeLayers(model, (path) => path.includes("mlp") ? { kind: "nf4" } : null),
     ]
   ) {
