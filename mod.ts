@@ -335,6 +335,7 @@ export {
   schemesOf,
   showScheme,
 } from "./train/quant/policy.ts";
+export type { InputRounding } from "./train/nn/input_rounding.ts";
 export { prepareQat, Qat } from "./train/quant/qat.ts";
 export { convertQat } from "./train/quant/qat_convert.ts";
 export type {

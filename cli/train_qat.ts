@@ -43,7 +43,8 @@ export const QAT_OPTIONS = {
     group: GROUP,
   }),
   qatObserve: z.int().min(1).optional().meta({
-    description: "steps in which ranges of inputs are observed; 20",
+    description:
+      "steps in which ranges of inputs are observed; 20, or none where the model's folder has them",
     group: GROUP,
   }),
 };
@@ -105,12 +106,17 @@ export async function prepareFor(model: LanguageModel, choice: QatChoice): Promi
       bits: Number(qatActivations.slice(3)),
       range: qatRange,
       observeSteps: qatObserve,
+      // Who says how long to observe wants new ranges.
+      ...qatObserve !== undefined && { ranges: new Map() },
     },
   };
   await prepareQat(model, options);
 }
 
-/** Converts the model, saves it with rounded weights as a plain one, and says what is in the folder. */
+/**
+ * Converts the model, saves it, and says what is in the folder: a plain model with rounded weights, or whole numbers and ranges where
+ * inputs are rounded too.
+ */
 export async function saveRounded(
   model: LanguageModel,
   out: string,
@@ -118,14 +124,14 @@ export async function saveRounded(
   { qat, qatGroup, qatStep, qatKeep, qatActivations }: QatChoice,
 ): Promise<string> {
   await convertQat(model);
-  await saveModel(model, out, { dequantize: true, dtype });
+  await saveModel(model, out, { dequantize: qatActivations === undefined, dtype });
+  if (qatActivations) {
+    return `It rounds weights to ${qat} and inputs to ${qatActivations} as in training; with --dequantize, train --qat goes on`;
+  }
   const block = qatGroup === undefined ? "" : ` --block-size ${qatGroup}`;
-  const again = qatStep === "learnt"
+  return qatStep === "learnt"
     ? `Its weights lie on ${qat}'s steps`
     : `--quantize ${qat}${block} gives back its whole numbers${
       qatKeep ? `, and rounds ${qatKeep.join(", ")} too` : ""
     }`;
-  return qatActivations
-    ? `${again}; that inputs were rounded to ${qatActivations} is not in the folder`
-    : again;
 }

@@ -4,6 +4,7 @@ import type { LanguageModel } from "../../train/models/language_model.ts";
 import { loadModel } from "../../train/models/load.ts";
 import { saveModel } from "../../train/models/save.ts";
 import { QuantizedLinear } from "../../train/nn/linear.ts";
+import { QuantizedActivationLinear } from "../../train/nn/quantized_activations.ts";
 import { assert, assertEquals, assertMatch } from "../assert.ts";
 import { device } from "../device.ts";
 import { nibble } from "./spawn.ts";
@@ -100,7 +101,10 @@ Deno.test("nibble train --qat rounds activations, learns steps, and goes on from
     nibble("train", ...SHORT, ...rounding, "--out", `${folder}/${name}`, ...args);
   const whole = await run("whole");
   assertEquals([whole.code, whole.stderr], [0, ""]);
-  assertMatch(whole.stdout, /Its weights lie on int3's steps; that inputs were rounded to int8 is/);
+  assertMatch(
+    whole.stdout,
+    /It rounds weights to int3 and inputs to int8 as in training; with --de/,
+  );
   const checkpoint = ["--checkpoint", `${folder}/run.safetensors`, "--checkpoint-every", "3"];
   await run("kept", ...checkpoint);
   // The run is over: its checkpoint, with all that observers saw, gives the model once more.
@@ -108,6 +112,28 @@ Deno.test("nibble train --qat rounds activations, learns steps, and goes on from
   const bytes = (name: string) => Deno.readFileSync(`${folder}/${name}/model.safetensors`);
   assertEquals(bytes("kept"), bytes("whole"));
   assertEquals(bytes("again"), bytes("whole"));
+  const roundings = async (name: string) => {
+    const model = await loadModel(device, `${folder}/${name}`);
+    return [...model.linearLayers()].map(([, layer]) => {
+      assert(layer instanceof QuantizedActivationLinear && layer.activations.kind === "static");
+      return layer.activations;
+    });
+  };
+  const first = await roundings("whole");
+  // The run that goes on begins with its ranges: it observes nothing, and learns from there.
+  const more = [...SHORT, "--model", `${folder}/whole`, "--dequantize", "--qat", "int3"];
+  const next = async (name: string, ...args: string[]) => {
+    const all = [...more, "--qat-activations", "int8", "--full", ...args];
+    const { code, stderr } = await nibble("train", ...all, "--out", `${folder}/${name}`);
+    assertEquals([code, stderr], [0, ""]);
+    return await roundings(name);
+  };
+  assertEquals(await next("same"), first);
+  const learnt = await next("learnt", "--qat-range", "learnt");
+  const ratios = learnt.map(({ scale }, i) => scale / first[i].scale);
+  assert(ratios.every((ratio) => ratio > 0.5 && ratio < 2) && ratios.some((ratio) => ratio !== 1));
+  const anew = await next("anew", "--qat-observe", "2");
+  assert(anew.some(({ scale }, i) => scale !== first[i].scale));
 });
 
 Deno.test("nibble train --qat says which options do not go together", async () => {

@@ -15,6 +15,7 @@ import { reshape } from "../../kernels/pointwise/reshape.ts";
 import type { ModelConfig } from "../files/config.ts";
 import type { Json, Tokenizer } from "../files/tokenizer.ts";
 import type { Adapter } from "../nn/adapter.ts";
+import type { InputRounding } from "../nn/input_rounding.ts";
 import { LinearLayer } from "../nn/linear.ts";
 import { LinearGroup } from "../nn/linear_group.ts";
 import { joinPath, Module, type Named } from "../nn/module.ts";
@@ -79,6 +80,11 @@ export abstract class LanguageModel extends Module {
   tokenizer: Tokenizer | null = null;
   /** What there is to say of how it was loaded, a line each: which weights were converted, what was left out. */
   notes: readonly string[] = [];
+  /**
+   * How its checkpoint rounds the inputs of linear layers, by their paths: also where weights were decoded, and layers round no
+   * inputs. `prepareQat` begins with these ranges.
+   */
+  inputRoundings: ReadonlyMap<string, InputRounding> = new Map();
   /** Whether files have the weights of its linear layers as [inFeatures, outFeatures], as transformers' Conv1D does. */
   readonly storesTransposed: boolean = false;
   /** The adapters on it. */

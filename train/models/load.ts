@@ -18,7 +18,7 @@ import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
 import { isBytes, isInteger } from "../files/stored_integer.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
 import { IntegerTensor } from "../../kernels/quant/integer.ts";
-import { roundingLayer } from "../nn/input_rounding.ts";
+import { type InputRounding, roundingLayer } from "../nn/input_rounding.ts";
 import { QuantizedLinear } from "../nn/linear.ts";
 import { blueprintOf } from "./architectures.ts";
 import { findWeights } from "./check_weights.ts";
@@ -79,22 +79,25 @@ function checkIntegers(
   }
 }
 
-/** Puts layers that round their inputs in the place of those that do not, as the checkpoint has it. */
+/** Reads how a checkpoint rounds inputs, and puts layers that do so in the place of those that do not. */
 async function roundInputs(
   model: LanguageModel,
   source: TensorSource,
   names: ReadonlyMap<string, string>,
   config: IntegerConfig,
 ): Promise<void> {
+  const roundings = new Map<string, InputRounding>();
   for (const [path, layer] of [...model.linearLayers()]) {
     const inputs = config.inputsOf(path);
-    if (!inputs || !(layer instanceof QuantizedLinear)) continue;
-    const { weight, bias } = layer;
-    if (!(weight instanceof IntegerTensor)) continue;
+    const name = names.get(`${path}.weight`)!;
+    if (!inputs || !isInteger(source, name)) continue;
     const { scheme, dynamic } = inputs;
-    const fixed = dynamic ? null : await readInputs(source, names.get(`${path}.weight`)!, scheme);
-    model.replaceLinear(path, roundingLayer(weight, bias, { scheme, fixed }));
+    const fixed = dynamic ? null : await readInputs(source, name, scheme);
+    roundings.set(path, { scheme, fixed });
+    if (!(layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor)) continue;
+    model.replaceLinear(path, roundingLayer(layer.weight, layer.bias, { scheme, fixed }));
   }
+  model.inputRoundings = roundings;
 }
 
 /** Loads the model in a GGUF file. */

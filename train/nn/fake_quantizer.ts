@@ -205,33 +205,40 @@ export class TokenQuantizer implements InputQuantizer {
   dispose(): void {}
 }
 
-/** All inputs share one step, which is given: static quantization. */
+/** All inputs share one step, which is given: static quantization. In training it may be learnt from there. */
 export class FixedQuantizer implements InputQuantizer {
   /** The whole numbers. */
   readonly scheme: AffineScheme;
-  /** Given. */
-  readonly range = "fixed";
-  /** The step, and the whole zero point. */
+  /** Given, and whether it is learnt. */
+  readonly range: string;
+  /** The step and the whole zero point that were given. */
   readonly parameters: AffineParameters;
-  /** f32 [1] each. */
-  readonly grid: GroupGrid;
+  readonly #base: GroupGrid;
+  readonly #learnt: LearntGrid | null;
 
   /** With this step and this whole zero point. */
-  constructor(device: Device, scheme: AffineScheme, parameters: AffineParameters) {
+  constructor(device: Device, scheme: AffineScheme, parameters: AffineParameters, learn = false) {
     this.scheme = scheme;
     this.parameters = parameters;
+    this.range = learn ? "given, learnt" : "given";
     const keep = (value: number) => device.keep(tensor(device, Float32Array.of(value)));
-    this.grid = { scales: keep(parameters.scale), zeros: keep(parameters.zero) };
+    this.#base = { scales: keep(parameters.scale), zeros: keep(parameters.zero) };
+    this.#learnt = learn ? new LearntGrid(device, 1, scheme) : null;
+  }
+
+  /** The grid as it is now, f32 [1] each. */
+  grid(): GroupGrid {
+    return this.#learnt?.of(this.#base) ?? this.#base;
   }
 
   /** Rounding. */
   apply(x: Tensor): Tensor {
-    return rounded(x, this.grid, this.scheme);
+    return rounded(x, this.grid(), this.scheme);
   }
 
-  /** Nothing. */
-  tensors(): [] {
-    return [];
+  /** `input_log_step` and `input_zero`, if they are learnt. */
+  *tensors(): Generator<Named<Tensor>> {
+    if (this.#learnt) yield* this.#learnt.tensors("input");
   }
 
   /** Nothing. */
@@ -241,8 +248,9 @@ export class FixedQuantizer implements InputQuantizer {
 
   /** Frees the grid. */
   dispose(): void {
-    this.grid.scales.dispose();
-    this.grid.zeros.dispose();
+    this.#base.scales.dispose();
+    this.#base.zeros.dispose();
+    this.#learnt?.dispose();
   }
 }
 

@@ -67,3 +67,19 @@ export function roundingOf(layer: LinearLayer): InputRounding | null {
   const fixed = inputs instanceof FixedQuantizer ? inputs.parameters : null;
   return { scheme: inputs.scheme, fixed };
 }
+
+/**
+ * The step and the zero point of a fixed rounding in another scheme, if that rounds to the same numbers: unsigned whole numbers are
+ * signed ones that are counted from another one. Null if it does not.
+ */
+export function fixedAs(
+  { scheme, fixed }: InputRounding,
+  wanted: AffineScheme,
+): AffineParameters | null {
+  if (!fixed) return null;
+  const [from, to] = [levelsOf(scheme), levelsOf(wanted)];
+  if (from.most - from.least !== to.most - to.least) return null;
+  const zero = fixed.zero - from.least + to.least;
+  const middle = to.least === 0 ? 2 ** (wanted.bits - 1) : 0;
+  return wanted.kind === "asymmetric" || zero === middle ? { scale: fixed.scale, zero } : null;
+}

@@ -12,6 +12,7 @@ import type { LanguageModel } from "../models/language_model.ts";
 import type { Adapter } from "../nn/adapter.ts";
 import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
 import {
+  FixedQuantizer,
   type InputQuantizer,
   ObservedQuantizer,
   rangesOf,
@@ -19,6 +20,7 @@ import {
   TokenQuantizer,
   WeightQuantizer,
 } from "../nn/fake_quantizer.ts";
+import { fixedAs } from "../nn/input_rounding.ts";
 import { Linear, type LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import type { Named } from "../nn/module.ts";
 import { TransposedLinear } from "../nn/transposed_linear.ts";
@@ -190,9 +192,13 @@ async function weightQuantizer(
 
 function inputQuantizer(
   qat: Qat,
-  { scheme, range, observeSteps: steps, momentum }: CompleteQatActivations,
+  path: string,
+  { scheme, range, observeSteps: steps, momentum, ranges }: CompleteQatActivations,
 ): InputQuantizer {
   if (range === "token") return new TokenQuantizer(scheme);
+  const rounding = ranges.get(path);
+  const fixed = rounding && fixedAs(rounding, scheme);
+  if (fixed) return new FixedQuantizer(qat.model.device, scheme, fixed, range === "learnt");
   return new ObservedQuantizer(scheme, qat, { steps, momentum }, range === "learnt");
 }
 
@@ -238,7 +244,7 @@ function inputQuantizer(
 export async function prepareQat(model: LanguageModel, options: QatOptions = {}): Promise<Qat> {
   const { weights = {}, activations } = options;
   const choose = typeof weights === "function" ? weights : () => weights;
-  const inputs = activations && completeActivations(activations);
+  const inputs = activations && completeActivations(activations, model.inputRoundings);
   const plans = [...model.linearLayers()].flatMap(([path, layer]) => {
     const own = choose(path);
     if (!own) return [];
@@ -264,7 +270,7 @@ export async function prepareQat(model: LanguageModel, options: QatOptions = {})
   }
   const qat = new Qat(model);
   for (const [i, { path, plain }] of plans.entries()) {
-    const own = inputs ? inputQuantizer(qat, inputs) : null;
+    const own = inputs ? inputQuantizer(qat, path, inputs) : null;
     qat.put(path, new FakeQuantLinear(plain, quantizers[i], own));
   }
   return qat;

@@ -4,7 +4,8 @@
  * @module
  */
 import { noGrad } from "../../core/autograd.ts";
-import type { Tensor } from "../../core/tensor.ts";
+import type { Device } from "../../core/device.ts";
+import { empty, type Tensor } from "../../core/tensor.ts";
 import { levelsOf } from "../../kernels/quant/affine.ts";
 import { integerFromCodes, type IntegerParts } from "../../kernels/quant/integer_codes.ts";
 import { INTEGER_BITS, type IntegerTensor } from "../../kernels/quant/integer.ts";
@@ -14,7 +15,7 @@ import { LoraBranch } from "../adapters/lora_branch.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { moveOut } from "../models/move_out.ts";
 import type { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
-import { type InputQuantizer, ObservedQuantizer } from "../nn/fake_quantizer.ts";
+import { FixedQuantizer, type InputQuantizer, ObservedQuantizer } from "../nn/fake_quantizer.ts";
 import { type InputRounding, roundingLayer } from "../nn/input_rounding.ts";
 import { Linear, QuantizedLinear } from "../nn/linear.ts";
 import { Qat } from "./qat.ts";
@@ -77,12 +78,9 @@ async function integersOf(path: string, layer: FakeQuantLinear): Promise<Integer
   );
 }
 
-/** How inputs are rounded from now on. */
-async function inputsOf(path: string, inputs: InputQuantizer): Promise<InputRounding> {
-  const { scheme } = inputs;
-  if (!(inputs instanceof ObservedQuantizer)) return { scheme, fixed: null };
-  const { device } = inputs.ranges.running;
-  const [low, high] = await inputs.ranges.running.read();
+/** Throws unless an observer has seen something that makes sense. */
+async function checkSeen(path: string, { ranges }: ObservedQuantizer): Promise<void> {
+  const [low, high] = await ranges.running.read();
   if (!(Number.isFinite(low) && Number.isFinite(high))) {
     throw new RangeError(
       `Cannot convert "${path}": its inputs were seen from ${low} to ${high}, wanted finite numbers`,
@@ -93,10 +91,26 @@ async function inputsOf(path: string, inputs: InputQuantizer): Promise<InputRoun
       `Cannot convert "${path}": no input of it was observed yet; train for a step at least, or take range: "token"`,
     );
   }
+}
+
+/** How inputs are rounded from now on. */
+async function inputsOf(
+  path: string,
+  inputs: InputQuantizer,
+  device: Device,
+): Promise<InputRounding> {
+  const { scheme } = inputs;
+  const isFixed = inputs instanceof ObservedQuantizer || inputs instanceof FixedQuantizer;
+  if (!isFixed) return { scheme, fixed: null };
+  if (inputs instanceof ObservedQuantizer) await checkSeen(path, inputs);
   const grid = device.scope(() =>
     noGrad(() => {
       const { scales, zeros } = inputs.grid();
-      return [device.keep(scales), device.keep(zeros)];
+      return [scales, zeros].map((t) => {
+        const own = device.keep(empty(device, t.shape));
+        device.copy(t, own);
+        return own;
+      });
     })
   );
   const [scale, zero] = await Promise.all(grid.map((t) => t.item()));
@@ -123,8 +137,9 @@ function mergeOthers(model: LanguageModel, prepared: ReadonlyMap<string, unknown
  * which is gone then; layers whose inputs were rounded go on rounding them. The model gives the logits that it gave before, to
  * rounding. Trainers on it must be disposed.
  *
- * `saveModel` with `dequantize: true` writes the rounded weights as a plain model. Where steps were not learnt, quantizing that
- * again, with `quantizeInteger`'s types in the same groups, gives the same whole numbers.
+ * `saveModel` writes whole numbers, and the ranges of inputs with them: a model that is loaded from there rounds as this one does, and
+ * `prepareQat` begins with those ranges. With `dequantize: true` it writes the rounded weights as a plain model. Where steps were not
+ * learnt, quantizing that again, with `quantizeInteger`'s types in the same groups, gives the same whole numbers.
  *
  * @param model a model that `prepareQat` has prepared
  * @throws {TypeError} if it was not, or a layer was replaced since, or no activation was observed
@@ -165,7 +180,7 @@ export async function convertQat(model: LanguageModel): Promise<void> {
   const layers = new Map(all.flatMap((qat) => [...qat.layers]));
   try {
     for (const [path, layer] of layers) {
-      const inputs = layer.inputs && await inputsOf(path, layer.inputs);
+      const inputs = layer.inputs && await inputsOf(path, layer.inputs, model.device);
       const weight = await integersOf(path, layer);
       converted.set(
         path,

@@ -4,6 +4,7 @@
  * @module
  */
 import { type AffineScheme, levelsOf } from "../../kernels/quant/affine.ts";
+import type { InputRounding } from "../nn/input_rounding.ts";
 import { GROUP_SIZE } from "./weight_only.ts";
 
 /** How weights are rounded in quantization-aware training. */
@@ -38,6 +39,11 @@ export interface QatActivationOptions {
    * steps of training had, then frozen. "learnt": the same, then learnt as LSQ does it. "observed" by default.
    */
   readonly range?: "token" | "observed" | "learnt";
+  /**
+   * Ranges to begin with, by the paths of layers, rather than to observe any: those of layers whose ranges are of other whole numbers
+   * are observed. By default those of the checkpoint that the model comes from, `model.inputRoundings`; an empty map for none.
+   */
+  readonly ranges?: ReadonlyMap<string, InputRounding>;
   /** Steps that are observed, while inputs are left as they are; 20 by default. Of each step, the first batch. */
   readonly observeSteps?: number;
   /** A batch's weight in the running mean, 0.1 by default. */
@@ -88,11 +94,15 @@ export interface CompleteQatActivations {
   readonly range: "token" | "observed" | "learnt";
   readonly observeSteps: number;
   readonly momentum: number;
+  readonly ranges: ReadonlyMap<string, InputRounding>;
 }
 
 /** Fills in what is left open. Throws a RangeError if an option makes no sense. */
-export function completeActivations(options: QatActivationOptions): CompleteQatActivations {
-  const { bits = 8, kind = "asymmetric", levels, range = "observed" } = options;
+export function completeActivations(
+  options: QatActivationOptions,
+  known: ReadonlyMap<string, InputRounding> = new Map(),
+): CompleteQatActivations {
+  const { bits = 8, kind = "asymmetric", levels, range = "observed", ranges = known } = options;
   const { observeSteps = 20, momentum = 0.1 } = options;
   const scheme: AffineScheme = { bits, kind, levels };
   levelsOf(scheme);
@@ -106,5 +116,5 @@ export function completeActivations(options: QatActivationOptions): CompleteQatA
       `Cannot average with a momentum of ${momentum}: wanted above 0, at most 1`,
     );
   }
-  return { scheme, range, observeSteps, momentum };
+  return { scheme, range, observeSteps, momentum, ranges };
 }
