@@ -1,6 +1,7 @@
 /**
- * Where GPU memory comes from: physical buffers by exact size, handed out last in, first out, so that a step that allocates in
- * the same order gets the same buffers, and with them the same bind groups.
+ * Where GPU memory comes from: physical buffers by exact size. Of those that are free, the one that was made first is handed out, so
+ * that a step that allocates in the same order gets the same buffers, and with them the same bind groups, in whatever order the
+ * last one gave them back.
  *
  * @module
  */
@@ -50,6 +51,7 @@ export function roundBytes(bytes: number): number {
 /** Hands out buffers and takes them back. */
 export class Pool {
   readonly #gpu: GPUDevice;
+  /** By size; the one that was made first is the last of its list. */
   readonly #free = new Map<number, Block[]>();
   #nextId = 0;
   #live = 0;
@@ -82,9 +84,12 @@ export class Pool {
   /** Gives a buffer back for reuse. */
   release(block: Block): void {
     this.#live -= block.bytes;
-    const list = this.#free.get(block.bytes);
-    if (list) list.push(block);
-    else this.#free.set(block.bytes, [block]);
+    const list = this.#free.get(block.bytes) ?? [];
+    this.#free.set(block.bytes, list);
+    // Mostly near the end: what is in use are the oldest.
+    let at = list.length;
+    while (at > 0 && list[at - 1].id < block.id) at--;
+    list.splice(at, 0, block);
   }
 
   /** Destroys every free buffer, and returns the ids that are gone. */

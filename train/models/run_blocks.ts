@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { checkpoint } from "../../core/autograd.ts";
+import { checkpoint, isTracking } from "../../core/autograd.ts";
 import type { Tensor } from "../../core/tensor.ts";
 
 /** Gradient checkpointing by block: of most blocks only the input is kept, and the backward pass computes the rest again. */
@@ -30,7 +30,18 @@ export function recomputedBlocks(count: number, checkpointing: Checkpointing = f
   return Math.max(0, count - keep);
 }
 
-/** Applies the blocks in their order. */
+/** Applies a block, and frees what it computes on the way; if told, also the state that it began with. */
+function applyAlone(state: Tensor, apply: (state: Tensor) => Tensor, last: boolean): Tensor {
+  const { device } = state;
+  const next = device.scope(() => apply(state));
+  if (last && next.storage !== state.storage) device.free(state.storage);
+  return next;
+}
+
+/**
+ * Applies the blocks in their order. Without gradients, what a block computes on the way is freed behind it: a long prompt takes the
+ * memory of one block, and not of all.
+ */
 export function runBlocks<Block>(
   x: Tensor,
   blocks: readonly Block[],
@@ -38,9 +49,10 @@ export function runBlocks<Block>(
   checkpointing?: Checkpointing,
 ): Tensor {
   const recomputed = recomputedBlocks(blocks.length, checkpointing);
-  return blocks.reduce(
-    (state, block, i) =>
-      i < recomputed ? checkpoint((own) => apply(block, own, i), [state]) : apply(block, state, i),
-    x,
-  );
+  return blocks.reduce((state, block, i) => {
+    if (!isTracking()) return applyAlone(state, (own) => apply(block, own, i), i > 0);
+    return i < recomputed
+      ? checkpoint((own) => apply(block, own, i), [state])
+      : apply(block, state, i);
+  }, x);
 }

@@ -66,7 +66,7 @@ export async function watchInputs(
           layer.watcher = (x) => {
             const readers = inputs.get(x);
             if (readers) readers.push(path);
-            else inputs.set(x, [path]);
+            else inputs.set(device.keep(x), [path]);
           };
         }
         try {
@@ -75,7 +75,10 @@ export async function watchInputs(
         } finally {
           for (const [, layer] of layers) layer.watcher = null;
         }
-        for (const [x, readers] of inputs) watch(readers, x);
+        for (const [x, readers] of inputs) {
+          watch(readers, x);
+          x.dispose();
+        }
       })
     );
     // One window at a time is in memory.

@@ -96,6 +96,32 @@ Deno.test("generateTokens() stops at an end token, and leaves it out", async () 
   assert(device.counters.submits - before < 60, "the blocks after the end are not queued");
 });
 
+Deno.test("a long prompt takes the memory of one block, and not of all", async () => {
+  const extra = async (layers: number) => {
+    const deep = randomModel(device, {
+      model_type: "llama",
+      vocab_size: 64,
+      hidden_size: 32,
+      intermediate_size: 128,
+      num_hidden_layers: layers,
+      num_attention_heads: 2,
+      max_position_embeddings: 512,
+    });
+    const before = device.memory.live;
+    device.pool.resetPeak();
+    await generateTokens(deep, [Int32Array.from({ length: 384 }, (_, i) => i % 64)], {
+      maxNewTokens: 2,
+    });
+    const cache = layers * 2 * 32 * 4 * 448;
+    const found = device.memory.peak - before - cache;
+    deep.dispose();
+    return found;
+  };
+  const [one, eight] = [await extra(1), await extra(8)];
+  // There is one state more: that which a block begins with.
+  assert(eight - one < 1.1 * 384 * 32 * 4, `${one} bytes with one block, ${eight} with 8`);
+});
+
 Deno.test("generateTokens() makes one submission and no bind group for a token, and frees all", async () => {
   const run = (maxNewTokens: number) => generateTokens(model, [tokens(4, 1)], { maxNewTokens });
   await run(50);
