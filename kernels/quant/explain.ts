@@ -9,6 +9,7 @@ import {
   affineParameters,
   type AffineScheme,
   dequantizeAffine,
+  LEAST_SCALE,
   levelsOf,
   quantizeAffine,
 } from "./affine.ts";
@@ -126,17 +127,19 @@ function affineFormula(
   { scale, zero }: AffineParameters,
 ): string {
   const { least, most } = levelsOf(scheme);
+  // A scale of 0 would divide by 0.
+  const end = scale > LEAST_SCALE ? shown(scale) : `less than the least scale, ${shown(scale)}`;
   if (scheme.kind === "asymmetric") {
     const [low, high] = [Math.min(0, min), Math.max(0, max)];
     const minus = low < 0 ? `− (${shown(low)})` : `− ${shown(low)}`;
     return `scale = (max − min) / (${most} − ${shown(least)}) = (${shown(high)} ${minus}) / ${
       most - least
-    } = ${shown(scale)}; zero = ${shown(least)} − round(min / scale) = ${shown(least)} − (${
+    } = ${end}; zero = ${shown(least)} − round(min / scale) = ${shown(least)} − (${
       shown(roundHalfEven(fround(low / scale)))
     }) = ${shown(zero)}`;
   }
   const steps = scheme.kind === "symmetric" ? 2 ** (scheme.bits - 1) - 1 : (most - least) / 2;
-  return `scale = absmax / ${steps} = ${shown(absmax)} / ${steps} = ${shown(scale)}; zero = 0`;
+  return `scale = absmax / ${steps} = ${shown(absmax)} / ${steps} = ${end}; zero = 0`;
 }
 
 type Place = { row: number; column: number; value: number };

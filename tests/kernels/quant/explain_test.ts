@@ -28,6 +28,15 @@ Deno.test("the worked example has the codes that one gets by hand", () => {
   });
   assertEquals(asymmetric.groups[0].zero, 73);
   assert(asymmetric.groups[0].formula.endsWith("zero = 0 − round(min / scale) = 0 − (−73) = 73"));
+  // Nothing but zeros.
+  for (const kind of ["symmetric", "asymmetric"] as const) {
+    const { groups: [zeros] } = explainQuantization([0, 0], [1, 2], { scheme: { bits: 8, kind } });
+    assertEquals(zeros.numbers.map(({ decoded }) => decoded), [0, 0]);
+    assert(
+      zeros.formula.includes("= less than the least scale, 1.19209e−7; zero = 0"),
+      zeros.formula,
+    );
+  }
 });
 
 Deno.test("what is explained is what is computed, in every group", () => {
