@@ -372,6 +372,12 @@ export {
   type UniformScheme,
   type WeightScheme,
 } from "./train/quant/weight_only.ts";
+export {
+  type MemoryPlan,
+  type MemoryPlanOptions,
+  planMemory,
+  type SchemeMemory,
+} from "./train/quant/memory_plan.ts";
 export { schemeBytes } from "./train/quant/scheme_size.ts";
 export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 

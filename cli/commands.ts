@@ -82,6 +82,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./inspect.ts"),
   },
   {
+    name: "plan",
+    summary: "Say what a model takes in memory in each scheme, and what fits, before loading it",
+    load: () => import("./plan.ts"),
+  },
+  {
     name: "bench",
     summary:
       "Time kernels, each checked against its reference, or whole training steps and answers",

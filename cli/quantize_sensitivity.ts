@@ -28,25 +28,15 @@ import {
   table,
 } from "./print.ts";
 import { mixOf } from "./quantize_mix.ts";
+import { isSchemeName, readMemory } from "./scheme_option.ts";
 import { progress } from "./progress.ts";
 
 /** Bits a weight, or bytes of the linear layers: `5`, `5bits`, `60MB`. */
 function readBudget(text: string): { bits: number } | { bytes: number } | null {
-  const [, digits, unit] = /^(\d+(?:\.\d+)?)\s*(bits?|MB|kB|GB)?$/.exec(text) ?? [];
-  const value = Number(digits);
-  if (!(value > 0)) return null;
-  if (unit === undefined || unit.startsWith("bit")) return { bits: value };
-  return { bytes: Math.floor(value * { kB: 1e3, MB: 1e6, GB: 1e9 }[unit]!) };
-}
-
-/** Whether a scheme has that name. */
-function isScheme(name: string): boolean {
-  try {
-    parseScheme(name);
-    return true;
-  } catch {
-    return false;
-  }
+  const [, digits] = /^(\d+(?:\.\d+)?)\s*(bits?)?$/.exec(text) ?? [];
+  if (Number(digits) > 0) return { bits: Number(digits) };
+  const size = readMemory(text);
+  return size === null ? null : { bytes: size };
 }
 
 const OPTIONS = z.strictObject({
@@ -86,7 +76,7 @@ const OPTIONS = z.strictObject({
   message: "wanted bits a weight such as 5 or 5.0bits, or a size such as 60MB",
   path: ["budget"],
 }).superRefine(({ schemes }, context) => {
-  const wrong = schemes.find((name) => !isScheme(name));
+  const wrong = schemes.find((name) => !isSchemeName(name));
   if (wrong === undefined) return;
   const message = `found ${
     JSON.stringify(wrong)
