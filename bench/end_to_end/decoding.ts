@@ -9,8 +9,9 @@ import { Random } from "../../core/random.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import { generateTokens } from "../../train/eval/generate.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
+import { quantizeActivations } from "../../train/quant/quantize_activations.ts";
 import { profile } from "../profile.ts";
-import { drawModel } from "./random_model.ts";
+import { drawModel, type DrawnType } from "./random_model.ts";
 import { sampleRuns } from "./sampling.ts";
 import type { ModelShape } from "./shapes.ts";
 import {
@@ -45,8 +46,22 @@ async function checkLogits(model: LanguageModel): Promise<void> {
   throw new Error(`Cannot time decoding: logit ${wrong} is ${values[wrong]}, wanted a number`);
 }
 
-/** What the linear layers are in. */
-export type LayerType = "f32" | "int8" | "int4" | "nf4";
+/**
+ * What the linear layers are in. With f16 other plain matrices are in 16 bits too, as `loadModel` has those of such a checkpoint.
+ * With w8a8 and w4a8 the inputs are in 8 bits, each token with a scale of its own, and products are sums of whole numbers.
+ */
+export type LayerType = "f32" | "f16" | "w8a8" | "w4a8" | DrawnType;
+
+/** The weights of each. */
+const DRAWN: Readonly<Record<LayerType, DrawnType | undefined>> = {
+  f32: undefined,
+  f16: undefined,
+  w8a8: "int8",
+  w4a8: "int4",
+  int8: "int8",
+  int4: "int4",
+  nf4: "nf4",
+};
 
 async function withModel(
   device: Device,
@@ -55,9 +70,16 @@ async function withModel(
   size: WorkSize,
   body: (model: LanguageModel) => Promise<Measured>,
 ): Promise<Measured> {
-  const json = size === "tiny" ? shape.tiny : shape.full;
-  const model = await drawModel(device, json, { quantize: layers === "f32" ? undefined : layers });
+  const json = { ...size === "tiny" ? shape.tiny : shape.full };
+  const quantize = DRAWN[layers];
+  if (!quantize) json.torch_dtype = layers === "f16" ? "float16" : "float32";
+  const model = await drawModel(device, json, { quantize });
   try {
+    if (layers === "w8a8" || layers === "w4a8") {
+      (await quantizeActivations(model, { weights: "keep" })).commit();
+      await device.finish();
+      device.trim();
+    }
     device.pool.resetPeak();
     return await body(model);
   } finally {

@@ -9,7 +9,7 @@ import { sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor, zeros } from "../../core/tensor.ts";
 import { cast } from "../../kernels/pointwise/cast.ts";
 import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
-import { quantizeInteger } from "../../kernels/quant/integer.ts";
+import { INTEGER_BITS, IntegerTensor } from "../../kernels/quant/integer.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { Json } from "../../train/files/tokenizer.ts";
 import type { WeightSpec } from "../../train/models/architecture.ts";
@@ -18,10 +18,13 @@ import { wantsHalves } from "../../train/models/halves.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { Inputs } from "../case.ts";
 
+/** What linear layers can be quantized to: NF4 with double quantization, as in QLoRA, INT8 by rows, or INT4 by groups of 64. */
+export type DrawnType = "nf4" | "int8" | "int4";
+
 /** What the weights are. */
 export interface DrawOptions {
-  /** The linear layers: in NF4 with double quantization, as in QLoRA, in INT8 by rows, or in INT4 by groups of 64. */
-  readonly quantize?: "nf4" | "int8" | "int4";
+  /** The linear layers, by default plain. */
+  readonly quantize?: DrawnType;
   /** "all" for full fine-tuning. */
   readonly trainable?: "all" | "none";
 }
@@ -47,13 +50,32 @@ function asFromHalves(weight: Tensor, spec: WeightSpec, trainable: "all" | "none
   return wide;
 }
 
-async function quantized(
-  weight: Tensor,
-  type: "nf4" | "int8" | "int4",
-): Promise<QuantizedTensor> {
-  if (type === "nf4") return await quantizeFourBit(weight, { type, doubleQuant: true });
-  const numbers = await weight.read() as Float32Array;
-  return quantizeInteger(weight.device, numbers, [weight.shape[0], weight.shape[1]], { type });
+/** Weights in integers, whose codes are drawn and not rounded to: every bit is random, and every scale the same. */
+function drawIntegers(
+  inputs: Inputs,
+  [rows, columns]: readonly [number, number],
+  type: "int8" | "int4",
+  deviation: number,
+): IntegerTensor {
+  const { device } = inputs;
+  const bits = INTEGER_BITS[type];
+  const groupSize = type === "int8" ? columns : 64;
+  const groups = Math.ceil(columns / groupSize);
+  // Even numbers of this deviation reach √3 times as far. INT4's zero point is not the middle, as in most groups of real weights.
+  const scale = 2 * Math.sqrt(3) * deviation / (2 ** bits - 1);
+  const scales = new Float32Array(2 * rows * groups);
+  for (let i = 0; i < scales.length; i += 2) {
+    scales[i] = scale;
+    scales[i + 1] = type === "int8" ? 128 : 7;
+  }
+  return new IntegerTensor(
+    [rows, columns],
+    type,
+    groupSize,
+    device.keep(inputs.bits([Math.ceil(rows * columns * bits / 32)])),
+    device.keep(tensor(device, scales, [rows, groups, 2])),
+    type === "int8" ? 0 : bits,
+  );
 }
 
 /**
@@ -82,6 +104,10 @@ export async function drawModel(
     const isQuantized = quantize !== undefined && spec.role === "linear";
     // In 4 bits all lie as [outFeatures, inFeatures].
     const shape = isQuantized && spec.transposed ? spec.shape.toReversed() : spec.shape;
+    if (isQuantized && quantize !== "nf4") {
+      weights.set(name, drawIntegers(inputs, [shape[0], shape[1]], quantize, deviation));
+      continue;
+    }
     if (bytes + 4 * sizeOf(shape) > IN_FLIGHT) await wait();
     let weight = device.keep(draw(inputs, { ...spec, shape }, deviation));
     if (!isQuantized) {
@@ -93,7 +119,7 @@ export async function drawModel(
     bytes += weight.bytes;
     const plain = weight;
     waiting.push(
-      quantized(plain, quantize).then((own) => {
+      quantizeFourBit(plain, { type: "nf4", doubleQuant: true }).then((own) => {
         weights.set(name, own);
         plain.dispose();
       }),

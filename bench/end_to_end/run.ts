@@ -46,7 +46,7 @@ export const WORKS: readonly Work[] = [
   trainingWork({ kind: "full", model: SMOLLM2, batch: [4, 512] }),
   decodingWork(SMOLLM2, { prompt: 16, answer: 256 }),
   prefillWork(SMOLLM2, 512),
-  ...(["f32", "int8", "int4"] as const).flatMap((layers) => [
+  ...(["f32", "int8", "int4", "w8a8"] as const).flatMap((layers) => [
     decodingWork(SMOLLM2, { prompt: 16, answer: 256 }, layers),
     prefillWork(SMOLLM2, 512, layers),
   ]),
@@ -68,8 +68,10 @@ export const WORKS: readonly Work[] = [
     batch: [1, 512],
     lora: R8_QV,
   }),
-  decodingWork(LLAMA_7B, { prompt: 16, answer: 256 }),
-  prefillWork(LLAMA_7B, 512),
+  ...(["nf4", "f32", "f16", "int8", "int4", "w8a8", "w4a8"] as const).flatMap((layers) => [
+    decodingWork(LLAMA_7B, { prompt: 16, answer: 256 }, layers),
+    prefillWork(LLAMA_7B, 512, layers),
+  ]),
 ];
 
 /** A row's result. */
