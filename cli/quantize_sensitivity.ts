@@ -53,6 +53,10 @@ const OPTIONS = z.strictObject({
   }),
   group: z.enum(["layer", "block", "type"]).default("layer")
     .meta({ description: "what is quantized together, and gets one scheme" }),
+  others: z.boolean().default(false).meta({
+    description:
+      "measure the embedding and the output layer too; they stay as they are, whatever comes out",
+  }),
   method: z.enum(["exact", "greedy"]).default("exact")
     .meta({ description: "how to choose: the best there is, or step by step" }),
   measure: z.enum(["divergence", "loss"]).default("divergence")
@@ -106,14 +110,18 @@ interface Checked extends Shift {
   readonly scheme: string;
 }
 
-function printUnits({ units }: Sensitivity, chosen: Chosen, schemes: readonly string[]): void {
+function printUnits(
+  { units, others }: Sensitivity,
+  chosen: Chosen,
+  schemes: readonly string[],
+): void {
   printLine(table(
     ["layers", "weights", ...schemes.map((name) => `KL ${name}`), "chosen"],
-    units.map(({ name, weights, schemes: own }, u) => [
+    [...units, ...others].map(({ name, weights, schemes: own }, u) => [
       name,
       count(weights),
       ...own.map(({ divergence }) => significant(divergence)),
-      chosen.choices[u].scheme,
+      chosen.choices[u]?.scheme ?? "as it is",
     ]),
     { right: schemes.map((_, i) => i + 2).concat(1) },
   ));
@@ -178,7 +186,18 @@ const command: Command = defineCommand({
   ],
   options: OPTIONS,
   async run(options) {
-    const { model: name, text, budget, schemes, group, method, measure, limit, json } = options;
+    const {
+      model: name,
+      text,
+      budget,
+      schemes,
+      group,
+      others: kept,
+      method,
+      measure,
+      limit,
+      json,
+    } = options;
     const { window, places, check, out } = options;
     using device = await openDevice();
     const model = await loadModel(device, await modelFolder(name), {
@@ -212,7 +231,7 @@ const command: Command = defineCommand({
       using bar = progress({ total, label: "Quantizing layers", json });
       const onProgress = (done: number, all: number) => bar.update(Math.round(done * total / all));
       sensitivity = await measureSensitivity(model, {
-        ...{ ids, window, places, schemes, group, onProgress },
+        ...{ ids, window, places, schemes, group, others: kept, onProgress },
       });
     }
     const chosen = chooseBits(sensitivity, { ...readBudget(budget)!, method, measure });

@@ -4,11 +4,14 @@
  * @module
  */
 import { noGrad } from "../../core/autograd.ts";
-import { tensor } from "../../core/tensor.ts";
+import { type Tensor, tensor } from "../../core/tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
+import { Embedding } from "../nn/embedding.ts";
+import { Linear } from "../nn/linear.ts";
+import type { Named } from "../nn/module.ts";
 import { chooseSchemes, type Chosen } from "../quant/choose_bits.ts";
 import { parseScheme, type QuantizationPolicy, quantizeByPolicy } from "../quant/policy.ts";
-import type { ReplacedLayers } from "../quant/weight_only.ts";
+import { quantizeWeight, type ReplacedLayers } from "../quant/weight_only.ts";
 import { divergenceOf, logSumExp } from "./compare_schemes.ts";
 import { checkWindows } from "./perplexity.ts";
 import { checkIds } from "./score.ts";
@@ -32,6 +35,11 @@ export interface SensitivityOptions extends ProbeOptions {
    * has the same name by a function of the path.
    */
   readonly group?: "layer" | "block" | "type" | ((path: string) => string);
+  /**
+   * Whether the embedding, and an output layer of its own, are measured too: rounded and decoded again, as they stay in 32 or 16
+   * bits. Not by default.
+   */
+  readonly others?: boolean;
   /** Told after each measurement. */
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -78,6 +86,8 @@ export interface Sensitivity {
   readonly weights: number;
   /** Each layer or group, in the model's order. */
   readonly units: readonly UnitSensitivity[];
+  /** The embedding and the output layer, if they were asked for. `chooseBits` leaves them as they are. */
+  readonly others: readonly UnitSensitivity[];
 }
 
 /** Tokens that go through a model together, and bytes that its logits may take. */
@@ -214,6 +224,45 @@ async function withPolicy<T>(
   }
 }
 
+/** Embeddings and an output layer of its own: weights [rows, columns] that no policy quantizes. */
+function otherWeights(model: LanguageModel): Named<Tensor>[] {
+  const layers = new Set([...model.linearLayers()].map(([path]) => path));
+  const found: Named<Tensor>[] = [];
+  for (const [path, module] of model.modules()) {
+    if (layers.has(path) || !(module instanceof Embedding || module instanceof Linear)) continue;
+    const { weight } = module;
+    if (weight.dtype !== "f32") {
+      throw new TypeError(
+        `Cannot measure "${path}" in few bits: its weight is in ${weight.dtype}, wanted f32; load the model with weights: "f32"`,
+      );
+    }
+    found.push([path, weight]);
+  }
+  return found;
+}
+
+/** What is lost if one weight is what a scheme decodes to. The weight is as before afterwards. */
+async function shiftOf(probe: Probe, weight: Tensor, scheme: string): Promise<SchemeShift> {
+  const { device, size } = weight;
+  const own = parseScheme(scheme);
+  if (!own) {
+    return { scheme, bytes: weight.bytes, bitsPerWeight: 32, ...await probe.compare() };
+  }
+  const before = await weight.read() as Float32Array<ArrayBuffer>;
+  const made = await quantizeWeight(weight, own);
+  const { bytes } = made;
+  const decoded = made.dequantize();
+  const after = await decoded.read() as Float32Array<ArrayBuffer>;
+  decoded.dispose();
+  made.dispose();
+  device.write(weight, after);
+  try {
+    return { scheme, bytes, bitsPerWeight: 8 * bytes / size, ...await probe.compare() };
+  } finally {
+    device.write(weight, before);
+  }
+}
+
 /**
  * Quantizes one layer at a time, or one group of layers, in each of some schemes, and measures what the predictions lose. The model
  * is as before afterwards.
@@ -245,9 +294,11 @@ export async function measureSensitivity(
     [...model.linearLayers()].map(([path]) => path),
     (path) => groupName(path, group),
   );
+  const kept = options.others ? otherWeights(model) : [];
   const probe = new Probe(model, options);
   await probe.begin();
   const units: UnitSensitivity[] = [];
+  const total = (groups.size + kept.length) * schemes.length;
   let done = 0;
   for (const [name, layers] of groups) {
     const paths = new Set(layers);
@@ -259,12 +310,21 @@ export async function measureSensitivity(
           return { scheme, bytes, bitsPerWeight, ...await probe.compare() };
         }),
       );
-      onProgress?.(++done, groups.size * schemes.length);
+      onProgress?.(++done, total);
     }
     units.push({ name, layers, weights: sizeOf(model, paths).weights, schemes: shifts });
   }
+  const others: UnitSensitivity[] = [];
+  for (const [name, weight] of kept) {
+    const shifts: SchemeShift[] = [];
+    for (const scheme of schemes) {
+      shifts.push(await shiftOf(probe, weight, scheme));
+      onProgress?.(++done, total);
+    }
+    others.push({ name, layers: [name], weights: weight.size, schemes: shifts });
+  }
   const weights = units.reduce((sum, own) => sum + own.weights, 0);
-  return { perplexity: probe.perplexity, places: probe.size, weights, units };
+  return { perplexity: probe.perplexity, places: probe.size, weights, units, others };
 }
 
 /** What whole policies do to a model, each measured on the same text. The model is as before afterwards. */

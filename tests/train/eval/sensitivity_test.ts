@@ -1,3 +1,4 @@
+// deno-lint-ignore-file camelcase -- the names are those of config.json
 import { Random } from "../../../core/random.ts";
 import {
   chooseBits,
@@ -6,7 +7,7 @@ import {
   type Sensitivity,
 } from "../../../train/eval/sensitivity.ts";
 import { evaluatePerplexity } from "../../../train/eval/perplexity.ts";
-import { loadModel } from "../../../train/models/load.ts";
+import { loadModel, randomModel } from "../../../train/models/load.ts";
 import type { QuantizationPolicy } from "../../../train/quant/policy.ts";
 import { quantizeLayers } from "../../../train/quant/weight_only.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
@@ -103,7 +104,7 @@ Deno.test("what cannot be measured or chosen is refused", async () => {
     measureSensitivity(model, { ids, schemes, ...more });
   await assertRejects(measure(all.subarray(0, 1), ["int4"]), RangeError, "1 tokens");
   await assertRejects(measure(all.subarray(0, 0), ["int4"]), RangeError, "0 tokens");
-  await assertRejects(measure(all.subarray(0, 64), ["int3"]), RangeError, '"int3"');
+  await assertRejects(measure(all.subarray(0, 64), ["int9"]), RangeError, '"int9"');
   await assertRejects(
     measure(all.subarray(0, 64), ["int4"], { places: 0 }),
     RangeError,
@@ -118,4 +119,52 @@ Deno.test("what cannot be measured or chosen is refused", async () => {
   });
   assertThrows(() => chooseBits(some, { bits: 4 }), RangeError, "the smallest of the schemes take");
   assertThrows(() => chooseBits(some, {}), TypeError, "either bits or bytes");
+});
+
+Deno.test("the embedding and the output layer are measured too, and stay what they were", async () => {
+  const tiny = {
+    vocab_size: 64,
+    hidden_size: 64,
+    intermediate_size: 128,
+    num_hidden_layers: 1,
+    num_attention_heads: 2,
+    max_position_embeddings: 64,
+  };
+  const models = {
+    llama: [{ ...tiny, model_type: "llama", tie_word_embeddings: false }, [
+      "model.embed_tokens",
+      "lm_head",
+    ]],
+    qwen3: [
+      { ...tiny, ...{ model_type: "qwen3", num_key_value_heads: 1, head_dim: 32 } },
+      ["model.embed_tokens", "lm_head"],
+    ],
+    gpt2: [{ model_type: "gpt2", vocab_size: 64, n_embd: 64, n_layer: 1, n_head: 2 }, [
+      "transformer.wte",
+      "transformer.wpe",
+    ]],
+  } as const;
+  const ids = Int32Array.from({ length: 128 }, (_, i) => (7 * i * i) % 64);
+  for (const [json, names] of Object.values(models)) {
+    const own = randomModel(device, json, { seed: 2 });
+    const options = { ids, window: 32, places: 32, schemes: ["f32", "int8", "int4-g32"] };
+    const before = await evaluatePerplexity(own, ids, { window: 32 });
+    const { others, units } = await measureSensitivity(own, { ...options, others: true });
+    assertEquals(others.map(({ name }) => name), names as unknown as string[]);
+    for (const { name, weights, schemes: [plain, int8, int4] } of others) {
+      assertEquals([plain.divergence, plain.bytes, plain.bitsPerWeight], [0, 4 * weights, 32]);
+      assert(int8.divergence > 0 && int8.divergence < int4.divergence, name);
+      assertEquals(int4.bytes, weights / 2 + 4.5 * weights / 32);
+    }
+    assertEquals(await evaluatePerplexity(own, ids, { window: 32 }), before);
+    // They are not among what is chosen for.
+    const { policy } = chooseBits({ perplexity: 1, places: 1, weights: 1, units, others }, {
+      bytes: 1e9,
+    });
+    assert(
+      policy.rules.every(({ layers }) => ![layers].flat().some((l) => /embed|wte|head/.test(l))),
+    );
+    assertEquals((await measureSensitivity(own, options)).others, []);
+    own.dispose();
+  }
 });
