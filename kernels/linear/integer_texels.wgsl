@@ -31,14 +31,16 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u3
   let row = (w.y * n.x + w.x) * 8u + t;
   let quads = select(32u / BITS, 8u, BITS == 3u); // vectors of four codes in a unit
   let k4 = params.k / 4u;
-  let per_group = select(0u, min(params.group_size, params.k) / 4u / quads, row < params.n);
-  let base = row * (k4 / quads);
+  let units = k4 / quads;
+  let per_group = min(params.group_size / 4u / quads, units);
+  let base = row * units;
   var total = vec4<f32>();
   for (var group = 0u; group < select(0u, params.groups, row < params.n); group++) {
     let own = scales[row * params.groups + group];
     var part = vec4<f32>();
-    for (var i = 0u; i < per_group; i++) {
-      let at = group * per_group + i;
+    // The last group of a row may be shorter.
+    let end = select(0u, min((group + 1u) * per_group, units), row < params.n);
+    for (var at = group * per_group; at < end; at++) {
       let words = unit(base + at);
       for (var j = 0u; j < quads; j++) {
         let shift = 4u * BITS * j % 32u;

@@ -107,14 +107,18 @@ Deno.test("products with integers match the reference in every variant, forward 
       ["int4", undefined, 1, 12, 640],
       ["int4", 32, 4, 17, 96],
       ["int8", 16, 3, 12, 48],
+      // The last group is shorter, but of whole texels.
+      ["int8", 64, 2, 9, 80],
+      ["int4", 64, 4, 9, 96],
       // Units of 16 codes and of 8, rows that end within a word, and whole texels.
       ["int3", 24, 20, 36, 72],
       ["int3", 48, 2, 17, 96],
       ["int3", 24, 1, 7, 72],
-      ["int3", 32, 4, 9, 96],
+      ["int3", 64, 4, 9, 96],
       ["int3", undefined, 3, 5, 104],
       ["int2", 24, 20, 36, 72],
       ["int2", 32, 1, 12, 96],
+      ["int2", 128, 2, 9, 192],
       ["int2", 8, 4, 9, 40],
       ["int2", 64, 3, 12, 128],
     ] as const
