@@ -10,13 +10,7 @@ import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { turned } from "../train/models/turn.ts";
 import { ErrorSums } from "../train/quant/layer_errors.ts";
-import {
-  type QuantizationPolicy,
-  quantizeByPolicy,
-  readPolicy,
-  schemesOf,
-  showScheme,
-} from "../train/quant/policy.ts";
+import { quantizeByPolicy, readPolicy } from "../train/quant/policy.ts";
 import { denseWeight } from "../train/quant/weight_only.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { MODEL_OPTIONS, modelFolder, WEIGHT_TYPES } from "./model_options.ts";
@@ -32,8 +26,7 @@ import {
   readsText,
   showInputs,
 } from "./quantize_inputs.ts";
-import { checkMethod, METHOD_OPTIONS, quantizeByMethod } from "./quantize_method.ts";
-import { mixOf } from "./quantize_mix.ts";
+import { checkMethod, METHOD_OPTIONS, quantizeByMethod, showMethod } from "./quantize_method.ts";
 
 const isGguf = (path: string) => /\.gguf$/i.test(path);
 
@@ -143,16 +136,6 @@ function checkPlain(source: TensorSource, folder: string): void {
   );
 }
 
-/** Throws if a policy gives layers what no folder can hold, before they are quantized. */
-function checkOneFormat(model: LanguageModel, policy: QuantizationPolicy): void {
-  const mix = mixOf([...schemesOf(model, policy).values()].map(showScheme));
-  if (!mix) return;
-  throw new TypeError(
-    `Cannot write a model that has layers in ${mix}: a folder holds integers, or nf4 and fp4, but not both; let quantize ` +
-      "sensitivity choose among --schemes of one kind, or measure this policy with quantize compare --policy",
-  );
-}
-
 function printErrors(errors: readonly KindError[]): void {
   if (errors.length === 0) return;
   printLine(table(
@@ -216,6 +199,10 @@ const command: Command = defineCommand({
       "weights and activations in 8 bits: products are in whole numbers, here and in engines that read compressed-tensors",
     ],
     [
+      "nibble quantize --model ./SmolLM2-135M --out ./split --quantize int4 --method split --keep 0.05",
+      "the 5 % of input channels that matter most in 16 bits; nibble alone reads such a folder",
+    ],
+    [
       'nibble quantize --explain --values "-0.5,1.2,-0.8,2.0,0.3"',
       "nothing is written: every number on the way to INT8, INT4 and NF4, and back",
     ],
@@ -231,9 +218,7 @@ const command: Command = defineCommand({
     doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
     blockSize: blockSize.meta({ description: "weights that share a scale; 64, for int8 a row" }),
     policy: z.string().min(1).optional().meta({
-      description:
-        "a JSON file with rules for layers instead, as quantize sensitivity writes it; " +
-        "all in integers and f32, or all in nf4 or fp4 and f32",
+      description: "a JSON file with rules for layers instead, as quantize sensitivity writes it",
       placeholder: "FILE",
     }),
     ...METHOD_OPTIONS,
@@ -282,10 +267,8 @@ const command: Command = defineCommand({
         ? { dequantize: true, weights: "f32" }
         : { quantize: type, doubleQuant, blockSize },
     );
-    if (policy) {
-      checkOneFormat(loaded, policy);
-      (await quantizeByPolicy(loaded, policy)).commit();
-    } else if (method !== "round") await quantizeByMethod(loaded, options, json);
+    if (policy) (await quantizeByPolicy(loaded, policy)).commit();
+    else if (method !== "round") await quantizeByMethod(loaded, options, json);
     const isScaled = activations !== undefined && await quantizeInputs(loaded, options);
     // AWQ and SmoothQuant scale channels before weights are rounded: they are not to be compared with those of the file.
     const layers = method === "awq" || isScaled ? [] : await measure(loaded, source, json);
@@ -302,6 +285,7 @@ const command: Command = defineCommand({
         model: name,
         out,
         ...policy ? { policy } : { quantize: type, method, doubleQuant, blockSize: block },
+        ...method === "split" && { keep: options.keep },
         ...activations && { activations, smooth: options.smooth ?? null },
         dtype,
         before,
@@ -318,7 +302,7 @@ const command: Command = defineCommand({
     }
     const scales = doubleQuant ? ", scales in 8 bits" : "";
     printLine(
-      `Written to ${out}: ${type}${method === "round" ? "" : ` by ${method.toUpperCase()}`} ${
+      `Written to ${out}: ${type}${showMethod(options)} ${
         block ? `in blocks of ${block}` : "by rows"
       }${scales}${showInputs(options)}, the rest in ${dtype}`,
     );

@@ -4,17 +4,32 @@ import { readText } from "../train/data/dataset.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { awqLayers } from "../train/quant/awq.ts";
 import type { CalibrationText } from "../train/quant/calibration.ts";
-import { type GptqBits, gptqLayers } from "../train/quant/gptq_layers.ts";
+import { gptqLayers } from "../train/quant/gptq_layers.ts";
+import { splitLayers } from "../train/quant/outlier_layers.ts";
+import { quantizeLayers, type UniformScheme } from "../train/quant/weight_only.ts";
 import { embedded } from "./embedded.ts";
+import { WEIGHT_TYPES } from "./model_options.ts";
+import { percent } from "./print.ts";
 import { progress } from "./progress.ts";
 
 const GROUP = "Choosing integers";
 
+/** Ways to choose integers. */
+const METHODS = ["round", "gptq", "awq", "hqq", "split"] as const;
+
+/** The share of channels that a split keeps in 16 bits. */
+const KEEP = 0.1;
+
 /** How, and the text that a model is calibrated on. */
 export const METHOD_OPTIONS = {
-  method: z.enum(["round", "gptq", "awq"]).default("round").meta({
+  method: z.enum(METHODS).default("round").meta({
     description:
-      "round to nearest, or look at a text: gptq for integers, awq for those of 4 bits and fewer",
+      "round to nearest; look at a text: gptq for integers, awq for those of 4 bits and fewer; search zero points for those: " +
+      "hqq; or leave the channels that are largest on a text in 16 bits: split, for all types",
+    group: GROUP,
+  }),
+  keep: z.number().gt(0).lt(1).optional().meta({
+    description: `the share of input channels that split keeps in 16 bits; ${KEEP}`,
     group: GROUP,
   }),
   calibration: z.string().min(1).optional().meta({
@@ -29,30 +44,47 @@ export const METHOD_OPTIONS = {
 
 /** What `METHOD_OPTIONS` give, and the type that they must fit. */
 export interface MethodChoice {
-  readonly method: "round" | "gptq" | "awq";
+  readonly method: (typeof METHODS)[number];
+  readonly keep?: number;
   readonly calibration?: string;
   readonly calibrationTokens: number;
-  readonly quantize: string;
+  readonly quantize: (typeof WEIGHT_TYPES)[number];
+  readonly doubleQuant: boolean;
   readonly policy?: string;
   readonly blockSize?: number;
+  readonly activations?: string;
 }
+
+/** The types that each method gives. */
+const FITTING: Readonly<Record<MethodChoice["method"], readonly string[]>> = {
+  round: WEIGHT_TYPES,
+  gptq: ["int8", "int4", "int3", "int2"],
+  awq: ["int4", "int3", "int2"],
+  hqq: ["int4", "int3", "int2"],
+  split: WEIGHT_TYPES,
+};
 
 /** Notes what does not go together; `needsText` if a text is read anyway. */
 export function checkMethod(
-  { method, calibration, quantize, policy }: MethodChoice,
+  { method, keep, calibration, quantize, doubleQuant, policy, activations }: MethodChoice,
   needsText: boolean,
   context: z.RefinementCtx,
 ): void {
   const refuse = (path: string, message: string) =>
     context.addIssue({ code: "custom", message, path: [path] });
-  if (method === "round") {
-    if (calibration !== undefined && !needsText) {
-      refuse("calibration", "wanted --method gptq or awq with it, or --activations static");
-    }
-    return;
+  if (keep !== undefined && method !== "split") refuse("keep", "wanted --method split with it");
+  if ((method === "round" || method === "hqq") && calibration !== undefined && !needsText) {
+    refuse("calibration", "wanted --method gptq, awq or split with it, or --activations static");
   }
+  if (method === "round") return;
   if (policy !== undefined) refuse("method", "leave it out with --policy");
-  const fitting = ["int4", "int3", "int2", ...method === "gptq" ? ["int8"] : []];
+  if (method === "split" && activations !== undefined) {
+    refuse("method", "split multiplies in floats: leave --activations out");
+  }
+  if (doubleQuant && quantize.startsWith("int")) {
+    refuse("doubleQuant", `${quantize} has no scales to quantize again`);
+  }
+  const fitting = FITTING[method];
   if (!fitting.includes(quantize)) {
     refuse(
       "method",
@@ -61,6 +93,14 @@ export function checkMethod(
       }: wanted --quantize with it, found ${quantize}`,
     );
   }
+}
+
+/** How integers were chosen, in words; "" for rounding to nearest. */
+export function showMethod({ method, keep = KEEP }: MethodChoice): string {
+  if (method === "round") return "";
+  return method === "split"
+    ? `, ${percent(keep)} of the channels in 16 bits,`
+    : ` by ${method.toUpperCase()}`;
 }
 
 /** The text that a model is calibrated on; `what` says what for. */
@@ -78,23 +118,31 @@ export async function calibrationText(
   return { ids: tokenizer.encode((await readText(read)).text).subarray(0, calibrationTokens) };
 }
 
-/** Quantizes the linear layers of a model with plain weights, in place, by what it makes of a text. */
+/** Quantizes the linear layers of a model with plain weights, in place, by another method than rounding to nearest. */
 export async function quantizeByMethod(
   model: LanguageModel,
   choice: MethodChoice,
   json: boolean,
 ): Promise<void> {
   const { method, quantize, blockSize: groupSize } = choice;
+  const bits = Number(quantize.slice(3)) as 4 | 3 | 2;
+  if (method === "hqq") {
+    return (await quantizeLayers(model, { kind: "hqq", bits, groupSize })).commit();
+  }
   const text = await calibrationText(model, choice, `by ${method}`);
   using bar = progress({ total: [...model.linearLayers()].length, label: "Quantizing", json });
   const onProgress = (done: number) => bar.update(done);
   const made = method === "gptq"
-    ? await gptqLayers(model, {
-      text,
-      bits: Number(quantize.slice(3)) as GptqBits,
-      groupSize,
-      onProgress,
-    })
-    : await awqLayers(model, { text, bits: Number(quantize.slice(3)) as 4 | 3 | 2, groupSize });
+    ? await gptqLayers(model, { text, bits, groupSize, onProgress })
+    : method === "awq"
+    ? await awqLayers(model, { text, bits, groupSize })
+    : await splitLayers(model, { text, share: choice.keep ?? KEEP, rest: restOf(choice) });
   made.commit();
+}
+
+/** What a split gives the channels that it does not keep. */
+function restOf({ quantize: kind, blockSize, doubleQuant }: MethodChoice): UniformScheme {
+  return kind === "nf4" || kind === "fp4"
+    ? { kind, blockSize, doubleQuant }
+    : { kind, groupSize: blockSize };
 }

@@ -17,17 +17,7 @@ import { schemeBytes } from "../train/quant/scheme_size.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch, textList } from "./options.ts";
-import {
-  bytes,
-  count,
-  curve,
-  printError,
-  printJson,
-  printLine,
-  significant,
-  table,
-} from "./print.ts";
-import { mixOf } from "./quantize_mix.ts";
+import { bytes, count, curve, printJson, printLine, significant, table } from "./print.ts";
 import { isSchemeName, readMemory } from "./scheme_option.ts";
 import { progress } from "./progress.ts";
 
@@ -46,10 +36,9 @@ const OPTIONS = z.strictObject({
     description: "bits a weight of the linear layers, scales included, or their bytes as 60MB",
     placeholder: "SIZE",
   }),
-  schemes: textList().default(["int8", "int4-g32", "int4", "int4-g128"]).meta({
+  schemes: textList().default(["int8", "int4-g32", "int4", "int4-g128", "nf4-dq"]).meta({
     description:
-      "what layers may get: f32, int8, int4, int3, int2, hqq, nf4, nf4-dq, fp4, also as int4-g32; " +
-      "a folder holds integers, or nf4 and fp4, but not both",
+      "what layers may get: f32, int8, int4, int3, int2, hqq, nf4, nf4-dq, fp4, also as int4-g32",
   }),
   group: z.enum(["layer", "block", "type"]).default("layer")
     .meta({ description: "what is quantized together, and gets one scheme" }),
@@ -176,10 +165,6 @@ const command: Command = defineCommand({
       "the best mix at 5 bits a weight, as a policy for quantize compare --policy",
     ],
     [
-      "nibble quantize sensitivity --model ./SmolLM2-135M --text book.txt --schemes int8,int4,nf4-dq",
-      "with a type that cannot stand in one folder with integers: to be measured, not to be saved",
-    ],
-    [
       "nibble quantize sensitivity --model ./SmolLM2-135M --text book.txt --group type --check rest --json",
       "one scheme for each kind of layer, and how that does on what follows in the text, for machines",
     ],
@@ -259,13 +244,6 @@ const command: Command = defineCommand({
     printChoice(chosen, sensitivity.weights);
     if (checked) printChecked(checked);
     if (out !== undefined) printLine(`Written to ${out}`);
-    const mix = mixOf(chosen.policy.rules.map((rule) => rule.scheme as string));
-    if (mix) {
-      printError(
-        `Warning: ${mix} do not go into one folder. quantize compare --policy measures this choice, but quantize --policy ` +
-          "cannot write it: for that, give --schemes of one kind",
-      );
-    }
   },
 });
 export default command;

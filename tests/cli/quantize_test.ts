@@ -162,12 +162,17 @@ Deno.test("nibble quantize --policy writes each layer as the rules have it", () 
     assertEquals(beside.code, 2);
     assertMatch(beside.stderr, /leave --double-quant and --block-size out/);
     await Deno.writeTextFile(policy, JSON.stringify({ rules, otherwise: "nf4" }));
-    const both = await run("--out", `${folder}/x`);
-    assertEquals(both.code, 1);
-    assertMatch(
-      both.stderr,
-      /layers in (int8 and nf4|nf4 and int8): a folder holds integers, or nf4 and fp4/,
+    assertEquals((await run("--out", `${folder}/both`)).code, 0);
+    const both = await loadModel(device, `${folder}/both`);
+    const schemes = [...both.linearLayers()].map(([, own]) =>
+      own instanceof QuantizedLinear ? own.weight.scheme : "f32"
     );
+    assertEquals([...new Set(schemes)].sort(), ["f32", "int8", "nf4"]);
+    const again = await nibble(
+      ...["quantize", "--model", `${folder}/both`, "--out", `${folder}/y`, "--quantize", "int4"],
+    );
+    assertEquals(again.code, 1);
+    assertMatch(again.stderr, /is in integers already, wanted plain weights/);
   }));
 
 Deno.test("nibble quantize says what is wrong in one line, and leaves what was there", () =>
@@ -217,26 +222,51 @@ Deno.test("nibble quantize replaces an earlier model folder, and keeps what else
     assertEquals(file.entries.get("model.layers.0.mlp.up_proj.weight.absmax")?.dtype, "U8");
   }));
 
-Deno.test("nibble quantize --method gptq and awq write integers that load again", async () => {
+Deno.test("nibble quantize --method gptq, awq, hqq and split write weights that load again", async () => {
   const base = new URL("../../assets/base", import.meta.url).pathname;
   const folder = await Deno.makeTempDir();
   try {
-    for (const method of ["gptq", "awq"]) {
+    const cases = [["gptq", "int3"], ["awq", "int4"], ["hqq", "int4"], ["split", "int2"]];
+    for (const [method, type] of cases) {
       const out = `${folder}/${method}`;
-      const flags = ["--quantize", "int4", "--method", method, "--calibration-tokens", "1024"];
+      const flags = ["--quantize", type, "--method", method, "--calibration-tokens", "1024"];
+      if (method === "split") flags.push("--keep", "0.05");
       const { code, stdout } = await nibble(
         ...["quantize", "--model", base, "--out", out, ...flags, "--json"],
       );
       assertEquals(code, 0);
       const told = JSON.parse(stdout);
-      assertEquals([told.method, told.quantize, told.blockSize], [method, "int4", 64]);
-      assertEquals(told.layers.length > 0, method === "gptq");
+      assertEquals([told.method, told.quantize, told.blockSize], [method, type, 64]);
+      assertEquals(told.keep, method === "split" ? 0.05 : undefined);
+      assertEquals(told.layers.length > 0, method !== "awq");
       const loaded = await loadModel(device, out);
       const schemes = [...loaded.linearLayers()].map(([, layer]) =>
         layer instanceof QuantizedLinear && layer.weight.scheme
       );
-      assert(schemes.every((scheme) => scheme === "int4"));
+      const scheme = method === "split" ? "int2+kept" : type;
+      assert(schemes.every((own) => own === scheme), method);
+      const bits = 8 * [...loaded.linearLayers()].reduce((sum, [, own]) =>
+        sum + own.weightBytes, 0) /
+        [...loaded.linearLayers()].reduce((sum, [, { shape: [n, k] }]) => sum + n * k, 0);
+      assertEquals(told.after.bitsPerWeight, bits);
       loaded.dispose();
+    }
+    const refused: [string[], RegExp][] = [
+      [
+        ["--method", "hqq", "--calibration", "x"],
+        /--calibration: wanted --method gptq, awq or split/,
+      ],
+      [["--method", "hqq", "--quantize", "int8"], /hqq gives int4, int3 or int2/],
+      [["--keep", "0.1"], /--keep: wanted --method split with it/],
+      [["--method", "split", "--quantize", "int4", "--double-quant"], /int4 has no scales to/],
+      [["--method", "split", "--quantize", "int8", "--activations", "dynamic"], /in floats/],
+    ];
+    for (const [flags, message] of refused) {
+      const { code, stderr } = await nibble(
+        ...["quantize", "--model", base, "--out", folder, ...flags],
+      );
+      assertEquals(code, 2);
+      assertMatch(stderr, message);
     }
     const wrong = await nibble("quantize", "--model", base, "--out", folder, "--method", "awq");
     assertEquals(wrong.code, 2);

@@ -92,6 +92,22 @@ export function integerConfig(layers: readonly IntegerLayer[], plain: readonly s
   };
 }
 
+/** What config.json names in the place of a method that others know, and which version of it this is. */
+const OWN = { quant_method: "nibble", version: 1 } as const;
+
+/**
+ * The `quantization_config` of a model that has what neither compressed-tensors nor bitsandbytes has a place for: columns in 16 bits,
+ * zeros between whole numbers, or weights as both have them. Other programs refuse the method, where they would read something else
+ * than was meant. Weights in 4-bit floats say themselves how they are stored.
+ *
+ * @param layers those in integers, of split weights too
+ * @param plain paths of linear layers that are not quantized
+ */
+export function ownConfig(layers: readonly IntegerLayer[], plain: readonly string[]): Json {
+  const { format: _, ...config } = integerConfig(layers, plain);
+  return { ...config, ...OWN };
+}
+
 /** A group of layers in a config.json. */
 interface Group {
   readonly targets: readonly unknown[];
@@ -114,13 +130,21 @@ function isNamed(path: string, targets: readonly unknown[]): boolean {
 
 /** How the layers of a checkpoint in integers are stored, as its config.json says. */
 export class IntegerConfig {
+  /** Whether the format is nibble's own, in which other weights may be in 4-bit floats. */
+  readonly isOwn: boolean;
   /** Weights that share a scale, where they are not a row's. */
   readonly groupSizes: readonly number[];
   readonly #groups: readonly Group[];
   readonly #ignored: readonly unknown[];
 
   /** Use `readIntegerConfig`. */
-  constructor(groups: readonly Group[], groupSizes: readonly number[], ignored: unknown) {
+  constructor(
+    isOwn: boolean,
+    groups: readonly Group[],
+    groupSizes: readonly number[],
+    ignored: unknown,
+  ) {
+    this.isOwn = isOwn;
     this.#groups = groups;
     this.groupSizes = groupSizes;
     this.#ignored = Array.isArray(ignored) ? ignored : [];
@@ -173,15 +197,24 @@ function inputsIn(found: unknown, own: unknown, fault: (what: string) => TypeErr
 }
 
 /**
- * What a config.json says of a checkpoint in integers; null if it says nothing of such.
+ * What a config.json says of a checkpoint in integers, or in nibble's own format; null if it says nothing of such.
  *
  * @param json the parsed file
  * @param path its name, for errors
- * @throws {TypeError} if weights or inputs are quantized in a way that nibble has not
+ * @throws {TypeError} if it is of another version of that, or weights or inputs are quantized in a way that nibble has not
  */
 export function readIntegerConfig(json: Json, path: string): IntegerConfig | null {
   const config = Object(json.quantization_config);
-  if (config.quant_method !== "compressed-tensors" || !LAYOUTS.includes(config.format)) return null;
+  const isOwn = config.quant_method === OWN.quant_method;
+  if (isOwn && config.version !== OWN.version) {
+    throw new TypeError(
+      `Cannot load the model of "${path}": it is in version ${
+        brief(config.version)
+      } of nibble's own format, wanted ${OWN.version}; use the nibble that wrote it, or the model that it was made from`,
+    );
+  }
+  const isKnown = config.quant_method === "compressed-tensors" && LAYOUTS.includes(config.format);
+  if (!isOwn && !isKnown) return null;
   const own = Object(Object(config.nibble).inputs);
   const sizes = new Set<number>();
   const groups = Object.entries(Object(config.config_groups)).map(([name, group]): Group => {
@@ -210,5 +243,5 @@ export function readIntegerConfig(json: Json, path: string): IntegerConfig | nul
       inputs: inputsIn(input_activations, Object.hasOwn(own, name) ? own[name] : undefined, fault),
     };
   });
-  return new IntegerConfig(groups, [...sizes], config.ignore);
+  return new IntegerConfig(isOwn, groups, [...sizes], config.ignore);
 }

@@ -7,7 +7,7 @@
  *   each 2^(bits − 1) higher than the number it stands for; one of 3 bits may lie across two words;
  * - `up_proj.weight_scale`, [rows, groups]: F32 here, also read in F16 and BF16;
  * - `up_proj.weight_zero_point`, I32 [⌈rows · bits / 32⌉, groups]: zeros, packed the same way but down the columns; only where a zero
- *   is not in the middle;
+ *   is not in the middle. Where zeros lie between whole numbers, as HQQ's do, F16 or F32 [rows, groups], which only nibble reads;
  * - `up_proj.weight_shape`, I64 [2]: rows and columns.
  *
  * How many weights share a scale is in config.json, in `quantization_config.config_groups`. nibble lets the last group of a row be
@@ -21,11 +21,13 @@ import { packCodes, unpackCodes } from "../../kernels/quant/pack_codes.ts";
 import type { TensorData, TensorSource } from "./safetensors.ts";
 import {
   BITS,
+  hasOwnZeros,
   integerFault,
   isSymmetric,
   readScales,
   type StoredInteger,
   storedScales,
+  storedZeros,
   wholeZeros,
 } from "./stored_integer.ts";
 
@@ -38,7 +40,6 @@ function turned(numbers: Uint8Array, rows: number, columns: number): Uint8Array<
  *
  * @param name the weight's name, such as `model.layers.0.mlp.up_proj.weight`
  * @param stored codes, scales and zeros
- * @throws {TypeError} if a zero is not a whole number, as HQQ's are: the layout has no place for those
  */
 export function storeInteger(name: string, stored: StoredInteger): Map<string, TensorData> {
   const { type, codes, scales, shape: [rows, columns] } = stored;
@@ -55,6 +56,7 @@ export function storeInteger(name: string, stored: StoredInteger): Map<string, T
   const data = BigInt64Array.of(BigInt(rows), BigInt(columns));
   tensors.set(`${name}_shape`, { dtype: "I64", shape: [2], data });
   if (isSymmetric(stored)) return tensors;
+  if (hasOwnZeros(stored)) return tensors.set(`${name}_zero_point`, storedZeros(stored));
   const zeros = wholeZeros(name, stored);
   // Down the columns: turned, packed along rows, and turned back.
   const packed = packCodes(turned(Uint8Array.from(zeros), rows, groups), BITS[type], rows);
@@ -134,7 +136,15 @@ export async function readInteger(
   );
   const bits = BITS[type];
   const zero = entry("zero_point");
-  if (zero) {
+  if (zero?.dtype === "F16" || zero?.dtype === "F32") {
+    const own = await source.readFloats(`${name}_zero_point`);
+    if (!sameShape(zero.shape, [rows, groups]) || !own.every(Number.isFinite)) {
+      throw fault(
+        `its zero points are ${showShape(zero.shape)}, wanted [${rows},${groups}] finite numbers`,
+      );
+    }
+    own.forEach((value, i) => scales[2 * i + 1] = value);
+  } else if (zero) {
     const height = Math.ceil(rows * bits / 32);
     if (zero.dtype !== "I32" || !sameShape(zero.shape, [height, groups])) {
       throw fault(

@@ -76,10 +76,12 @@ export function saysFourBit(json: Json, path: string): boolean {
   const found = config.quant_method ?? "an unnamed method";
   const method = config.load_in_8bit
     ? "bitsandbytes in 8 bits"
+    : found === "compressed-tensors"
+    ? `compressed-tensors in the format ${brief(config.format)}`
     : typeof found === "string"
     ? found.slice(0, 80)
     : brief(found);
   throw new TypeError(
-    `Cannot load the model of "${path}": its weights are quantized by ${method}, wanted bitsandbytes in 4 bits or plain weights; use the model that it was made from`,
+    `Cannot load the model of "${path}": its weights are quantized by ${method}, wanted bitsandbytes in 4 bits, compressed-tensors in integers, nibble's own format, or plain weights; use the model that it was made from`,
   );
 }

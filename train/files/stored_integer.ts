@@ -4,7 +4,7 @@
  * @module
  */
 import { sameShape, showShape } from "../../core/shape.ts";
-import { INTEGER_BITS, type IntegerType } from "../../kernels/quant/integer.ts";
+import { INTEGER_BITS, type IntegerType, zeroBits } from "../../kernels/quant/integer.ts";
 import type { IntegerParts } from "../../kernels/quant/integer_codes.ts";
 import type { TensorData, TensorSource } from "./safetensors.ts";
 
@@ -30,10 +30,24 @@ export function storedScales({ scales, shape: [rows] }: StoredInteger): TensorDa
   return { dtype: "F32", shape: [rows, groups], data };
 }
 
+/** Whether zeros lie between whole numbers, as HQQ's do: only nibble reads those. */
+export function hasOwnZeros({ type, scales }: Pick<IntegerParts, "type" | "scales">): boolean {
+  return zeroBits(type, scales) > BITS[type];
+}
+
+/** Zeros without scales, as floats [rows, groups]: F16 if those are exact, else F32. */
+export function storedZeros({ type, scales, shape: [rows] }: StoredInteger): TensorData {
+  const zeros = Float32Array.from({ length: scales.length / 2 }, (_, i) => scales[2 * i + 1]);
+  const shape = [rows, zeros.length / rows];
+  return zeroBits(type, scales) <= 16
+    ? { dtype: "F16", shape, data: new Float16Array(zeros) }
+    : { dtype: "F32", shape, data: zeros };
+}
+
 /**
  * Zeros without scales, [rows, groups].
  *
- * @throws {TypeError} if one is no whole number, as HQQ's are: the layouts have no place for those
+ * @throws {TypeError} if one is no whole number, as HQQ's are: not all layouts have a place for those
  */
 export function wholeZeros(name: string, { type, scales }: StoredInteger): number[] {
   const zeros = Array.from({ length: scales.length / 2 }, (_, i) => scales[2 * i + 1]);

@@ -5,6 +5,7 @@
  */
 import { sameShape, showShape } from "../../core/shape.ts";
 import { isFourBit } from "../files/bitsandbytes.ts";
+import { keptWeightOf } from "../files/kept_columns.ts";
 import type { TensorSource } from "../files/safetensors.ts";
 import { integerWeightOf, isBytes, isInteger, isPacked } from "../files/stored_integer.ts";
 import type { Blueprint } from "./architecture.ts";
@@ -63,7 +64,8 @@ export function findWeights(
     if (known.has(own) || harmless.test(own)) continue;
     if (own === HEAD && config.tiedEmbeddings) continue;
     if (isPartOfFourBit(source, own, known)) continue;
-    if (known.has(integerWeightOf(source, own) ?? "")) continue;
+    const weight = integerWeightOf(source, own) ?? keptWeightOf(source, own);
+    if (known.has(weight ?? "")) continue;
     left.push(`"${own}" ${showShape(shape)}`);
   }
   const faults = [

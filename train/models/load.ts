@@ -8,6 +8,7 @@ import { Random } from "../../core/random.ts";
 import { sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import { isFourBit, readFourBit } from "../files/bitsandbytes.ts";
+import { readKept } from "../files/kept_columns.ts";
 import { readConfig } from "../files/config.ts";
 import { resolveModel } from "../files/hub.ts";
 import { readBytes, readInputs } from "../files/int_quantized.ts";
@@ -31,52 +32,60 @@ import { placeAll, type Stored } from "./place.ts";
 
 export type { LoadOptions, QuantizationScheme } from "./load_options.ts";
 
-/** Whether any weight is in 4 bits. Throws if config.json says so, but none is, or a weight that is would have to be trained. */
+/** Throws if weights are stored otherwise than config.json says, or one that is quantized would have to be trained. */
 function checkQuantized(
   source: TensorSource,
   names: ReadonlyMap<string, string>,
-  says: boolean,
+  integers: IntegerConfig | null,
+  saysFourBit: boolean,
   folder: string,
   { trainable, dequantize }: LoadOptions,
 ): void {
-  const quantized = [...names.values()].find((name) => isFourBit(source, name));
-  if (says && !quantized) {
+  const all = [...names.values()];
+  const whole = all.find((name) => isInteger(source, name));
+  const four = all.find((name) => isFourBit(source, name));
+  if (saysFourBit && !four) {
     throw new RangeError(
       `Cannot load the model in "${folder}": config.json says that its weights are in 4 bits, but no weight has a ` +
         "quant_state tensor; remove quantization_config from config.json if they are plain",
     );
   }
-  if (quantized && trainable === "all" && !dequantize) {
-    throw new TypeError(
-      `Cannot train all of the model in "${folder}": "${quantized}" is stored in 4 bits, and frozen. Add an adapter with ` +
-        "addLora, or load the model that it was made from, or this one with dequantize: true",
-    );
-  }
-}
-
-/** The same for integers. */
-function checkIntegers(
-  source: TensorSource,
-  names: ReadonlyMap<string, string>,
-  config: IntegerConfig | null,
-  folder: string,
-  { trainable, dequantize }: LoadOptions,
-): void {
-  const stored = [...names.values()].find((name) => isInteger(source, name));
-  if ((config !== null) !== (stored !== undefined)) {
-    const problem = config
-      ? "config.json says that its weights are integers, but none is"
-      : `"${stored}" is stored as integers, but config.json has no quantization_config for those`;
+  const stored = whole ?? (integers?.isOwn ? four : undefined);
+  if ((integers !== null) !== (stored !== undefined)) {
+    const problem = integers
+      ? `config.json says that its weights are ${
+        integers.isOwn ? "quantized" : "integers"
+      }, but none is`
+      : `"${whole}" is stored as integers, but config.json has no quantization_config for those`;
     throw new RangeError(
       `Cannot load the model in "${folder}": ${problem}; is it that of another model?`,
     );
   }
-  if (stored !== undefined && trainable === "all" && !dequantize) {
+  const frozen = whole ?? four;
+  if (frozen !== undefined && trainable === "all" && !dequantize) {
     throw new TypeError(
-      `Cannot train all of the model in "${folder}": "${stored}" is stored as integers, and frozen. Add an adapter with ` +
-        "addLora, or load the model that it was made from, or this one with dequantize: true",
+      `Cannot train all of the model in "${folder}": "${frozen}" is stored ${
+        whole ? "as integers" : "in 4 bits"
+      }, and frozen. Add an adapter with addLora, or load the model that it was made from, or this one with dequantize: true`,
     );
   }
+}
+
+/** Reads a weight as the checkpoint has it. */
+async function readWeight(
+  source: TensorSource,
+  name: string,
+  path: string,
+  integers: IntegerConfig | null,
+): Promise<Stored> {
+  const isWhole = integers !== null && isInteger(source, name);
+  if (!isWhole && !isFourBit(source, name)) return await piecesOf(source, name);
+  const readWhole = isBytes(source, name) ? readBytes : readInteger;
+  const rest = isWhole
+    ? await readWhole(source, name, integers.groupSizes, integers.typeOf(path))
+    : await readFourBit(source, name);
+  const kept = await readKept(source, name, rest.shape[0]);
+  return kept ? { rest, ...kept } : rest;
 }
 
 /** Reads how a checkpoint rounds inputs, and puts layers that do so in the place of those that do not. */
@@ -140,8 +149,8 @@ async function tokenizerIn(folder: string): Promise<Tokenizer | null> {
 /**
  * Loads a model folder as Hugging Face's `save_pretrained` writes it: config.json, model.safetensors (whole or in shards, in
  * F32, F16 or BF16), and tokenizer.json where there is one. Checkpoints in bitsandbytes' NF4 and
- * FP4, and in compressed-tensors' INT8, INT4, INT3 and INT2, packed or in bytes, are loaded as they are; layers whose inputs a checkpoint rounds
- * round them, and multiply in whole numbers where those are bytes.
+ * FP4, in compressed-tensors' INT8, INT4, INT3 and INT2, packed or in bytes, and in nibble's own format are loaded as they are; layers
+ * whose inputs a checkpoint rounds round them, and multiply in whole numbers where those are bytes.
  *
  * Or loads llama.cpp's GGUF file of a Llama, Mistral, Qwen2 or Qwen3 with its tokenizer and chat template. The linear layers' weights
  * stay in its blocks, whose values nibble has to the last bit, and an adapter is trained over them; with `dequantize` or `trainable:
@@ -189,17 +198,10 @@ export async function loadModel(
   using source = await openCheckpoint(folder);
   const names = findWeights(source, blueprint, folder);
   const integers = readIntegerConfig(json, path);
-  checkIntegers(source, names, integers, folder, options);
-  checkQuantized(source, names, !integers && saysFourBit(json, path), folder, options);
-  const read = (name: string): Promise<Stored> => {
-    const own = names.get(name)!;
-    if (integers && isInteger(source, own)) {
-      const type = integers.typeOf(name.replace(/\.weight$/, ""));
-      const read = isBytes(source, own) ? readBytes : readInteger;
-      return read(source, own, integers.groupSizes, type);
-    }
-    return isFourBit(source, own) ? readFourBit(source, own) : piecesOf(source, own);
-  };
+  const saysFour = !integers && saysFourBit(json, path);
+  checkQuantized(source, names, integers, saysFour, folder, options);
+  const read = (name: string): Promise<Stored> =>
+    readWeight(source, names.get(name)!, name.replace(/\.weight$/, ""), integers);
   const report = new HalvesReport();
   const weights = await placeAll(device, blueprint.weights, read, options, report);
   const model = blueprint.create(device, json, weights);

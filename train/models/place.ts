@@ -6,15 +6,18 @@
 import type { Device } from "../../core/device.ts";
 import { noGrad } from "../../core/autograd.ts";
 import { sameShape, showShape, sizeOf } from "../../core/shape.ts";
-import type { Tensor } from "../../core/tensor.ts";
+import { type Tensor, tensor } from "../../core/tensor.ts";
 import { fourBitFromBytes, quantizeFourBit } from "../../kernels/quant/four_bit.ts";
 import type { GgufBlockType } from "../../kernels/quant/gguf_types.ts";
+import { columnChoice } from "../../kernels/pointwise/pick_columns.ts";
 import { transpose } from "../../kernels/pointwise/transpose.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import { type IntegerType, quantizeInteger } from "../../kernels/quant/integer.ts";
 import { integerFromCodes } from "../../kernels/quant/integer_codes.ts";
+import { OutlierTensor } from "../../kernels/quant/outlier_split.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 import type { StoredFourBit } from "../files/bitsandbytes.ts";
+import type { KeptColumns } from "../files/kept_columns.ts";
 import type { StoredInteger } from "../files/stored_integer.ts";
 import type { WeightSpec } from "./architecture.ts";
 import { HalvesReport, type UploadedHalves, uploadHalves, wantsHalves } from "./halves.ts";
@@ -35,8 +38,13 @@ export interface StoredBlocks {
   readonly blocks: Iterable<Uint8Array<ArrayBuffer>>;
 }
 
+/** A weight with columns in 16 bits. */
+export interface StoredSplit extends KeptColumns {
+  readonly rest: StoredFourBit | StoredInteger;
+}
+
 /** A weight as a checkpoint has it. */
-export type Stored = Pieces | StoredFourBit | StoredInteger | StoredBlocks;
+export type Stored = Pieces | StoredFourBit | StoredInteger | StoredSplit | StoredBlocks;
 
 /** Throws unless a weight that is in 4 bits already is what the options ask for. What they leave open is as it is stored. */
 function checkStored(
@@ -62,36 +70,12 @@ function checkStored(
   );
 }
 
-/** A weight that was stored in 4 bits, on the device. */
-function placeFourBit(
-  device: Device,
-  stored: StoredFourBit,
+/** The same for integers. */
+function checkCodes(
+  { type, shape, groupSize }: StoredInteger,
   spec: WeightSpec,
-  options: LoadOptions,
-): Tensor | QuantizedTensor {
-  checkStored(stored, spec, options);
-  const weight = fourBitFromBytes(device, stored.bytes, stored.shape, stored);
-  if (spec.role === "linear" && !options.dequantize) return weight;
-  // An output layer can be in 4 bits where a list of one's own of what to skip forgot it. Here it is computed in 32 bits.
-  try {
-    const dense = noGrad(() =>
-      spec.transposed ? transpose(weight.dequantize()) : weight.dequantize()
-    );
-    dense.requiresGrad = options.trainable === "all";
-    return device.keep(dense);
-  } finally {
-    weight.dispose();
-  }
-}
-
-/** A weight that was stored in integers, on the device. */
-function placeCodes(
-  device: Device,
-  stored: StoredInteger,
-  spec: WeightSpec,
-  { quantize, blockSize, dequantize, trainable }: LoadOptions,
-): Tensor | QuantizedTensor {
-  const { type, shape, groupSize } = stored;
+  { quantize, blockSize }: LoadOptions,
+): void {
   const wanted = spec.transposed ? spec.shape.toReversed() : spec.shape;
   if (!sameShape(shape, wanted)) {
     throw new RangeError(
@@ -105,13 +89,65 @@ function placeCodes(
       } was asked for; load it without quantize, or quantize the model that it was made from`,
     );
   }
-  const weight = integerFromCodes(device, shape, stored);
-  if (spec.role === "linear" && !dequantize) return weight;
+}
+
+/** A weight that was stored quantized, as it is. */
+function upload(
+  device: Device,
+  stored: StoredFourBit | StoredInteger,
+  spec: WeightSpec,
+  options: LoadOptions,
+): QuantizedTensor {
+  if ("codes" in stored) {
+    checkCodes(stored, spec, options);
+    return integerFromCodes(device, stored.shape, stored);
+  }
+  checkStored(stored, spec, options);
+  return fourBitFromBytes(device, stored.bytes, stored.shape, stored);
+}
+
+/** The same with columns in 16 bits. */
+function uploadSplit(
+  device: Device,
+  { rest, kept, columns }: StoredSplit,
+  spec: WeightSpec,
+  options: LoadOptions,
+): QuantizedTensor {
+  const { quantize } = options;
+  if (quantize !== undefined) {
+    throw new RangeError(
+      `it is stored as ${rest.type} with ${columns.length} columns in 16 bits, but ${quantize} was asked for; load it without ` +
+        "quantize, or quantize the model that it was made from",
+    );
+  }
+  const weight = upload(device, rest, spec, options);
+  try {
+    const choice = columnChoice(device, [...columns], rest.shape[1]);
+    const values = device.keep(tensor(device, kept, [rest.shape[0], columns.length]));
+    return new OutlierTensor(weight, values, choice);
+  } catch (error) {
+    weight.dispose();
+    throw error;
+  }
+}
+
+/** A weight that was stored quantized, on the device: as it is, or decoded where that is wanted. */
+function placeStored(
+  device: Device,
+  stored: StoredFourBit | StoredInteger | StoredSplit,
+  spec: WeightSpec,
+  options: LoadOptions,
+): Tensor | QuantizedTensor {
+  const weight = "rest" in stored
+    ? uploadSplit(device, stored, spec, options)
+    : upload(device, stored, spec, options);
+  if (spec.role === "linear" && !options.dequantize) return weight;
+  // An output layer can be in 4 bits where a list of one's own of what to skip forgot it. Here it is computed in 32 bits.
   try {
     const dense = noGrad(() =>
       spec.transposed ? transpose(weight.dequantize()) : weight.dequantize()
     );
-    dense.requiresGrad = trainable === "all";
+    dense.requiresGrad = options.trainable === "all";
     return device.keep(dense);
   } finally {
     weight.dispose();
@@ -151,8 +187,9 @@ async function place(
   brake: Brake,
   report: (kind: UploadedHalves["kind"]) => void,
 ): Promise<Tensor | QuantizedTensor> {
-  if ("codes" in stored) return placeCodes(device, stored, spec, options);
-  if ("bytes" in stored) return placeFourBit(device, stored, spec, options);
+  if ("codes" in stored || "bytes" in stored || "rest" in stored) {
+    return placeStored(device, stored, spec, options);
+  }
   if ("blocks" in stored) {
     const shape = spec.shape as [number, number];
     return await uploadBlocks(device, stored.blocks, shape, stored.type, brake);

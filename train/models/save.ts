@@ -7,10 +7,13 @@ import { FourBitTensor } from "../../kernels/quant/four_bit.ts";
 import { GgufBlockTensor } from "../../kernels/quant/gguf_block.ts";
 import { IntegerTensor } from "../../kernels/quant/integer.ts";
 import { integerParts } from "../../kernels/quant/integer_codes.ts";
+import { OutlierTensor } from "../../kernels/quant/outlier_split.ts";
+import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import { storeFourBit } from "../files/bitsandbytes.ts";
 import { writeFolder, writeWhole } from "../files/output.ts";
-import { integerConfig, type IntegerLayer } from "../files/compressed_config.ts";
+import { integerConfig, type IntegerLayer, ownConfig } from "../files/compressed_config.ts";
 import { storeBytes, storeInputs } from "../files/int_quantized.ts";
+import { storeKept } from "../files/kept_columns.ts";
 import { storeInteger } from "../files/pack_quantized.ts";
 import { quantizationConfig } from "../files/quantization_config.ts";
 import { type TensorData, writeSafetensors } from "../files/safetensors.ts";
@@ -81,32 +84,35 @@ function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void
     );
   }
   if (dequantize || !(layer instanceof QuantizedLinear)) return;
+  const { weight } = layer;
   // GGUF's blocks decode to just what the file holds: nothing is lost.
-  if (layer.weight instanceof FourBitTensor || layer.weight instanceof GgufBlockTensor) return;
-  // A layer that does more to its input than to multiply or to round it would be another one when it is loaded.
-  const isKnown = Object.getPrototypeOf(layer) === QuantizedLinear.prototype || roundingOf(layer);
-  if (layer.weight instanceof IntegerTensor && isKnown) return;
+  if (isStored(weight) || weight instanceof GgufBlockTensor) {
+    // A layer that does more to its input than to multiply or to round it would be another one when it is loaded.
+    if (Object.getPrototypeOf(layer) === QuantizedLinear.prototype || roundingOf(layer)) return;
+  }
   throw new TypeError(
-    `Cannot save the model: "${path}" is in ${layer.weight.scheme}, wanted nf4, fp4, or integers; pass ` +
+    `Cannot save the model: "${path}" is in ${weight.scheme}, wanted nf4, fp4, or integers; pass ` +
       "dequantize: true to save plain weights",
   );
 }
 
-/** Throws if some layers are in one format, and others in another: config.json can only name one. */
-function checkOneFormat(model: LanguageModel): void {
-  const schemes = new Map<boolean, string>();
-  for (const [path, layer] of model.linearLayers()) {
-    if (!(layer instanceof QuantizedLinear)) continue;
-    const { weight } = layer;
-    if (weight instanceof FourBitTensor) schemes.set(true, `"${path}" in ${weight.type}`);
-    if (weight instanceof IntegerTensor) schemes.set(false, `"${path}" in ${weight.scheme}`);
+/** Whether a weight is written as it is. */
+function isStored(
+  weight: QuantizedTensor,
+): weight is FourBitTensor | IntegerTensor | OutlierTensor {
+  return weight instanceof FourBitTensor || weight instanceof IntegerTensor ||
+    weight instanceof OutlierTensor && isStored(weight.rest);
+}
+
+/** Whether a model has what only nibble's own format has a place for. */
+function isOwn(weights: readonly (QuantizedTensor | null)[]): boolean {
+  const kinds = new Set<boolean>();
+  for (const weight of weights) {
+    if (weight instanceof OutlierTensor) return true;
+    if (weight instanceof IntegerTensor && weight.zeroBits > weight.bits) return true;
+    if (weight && isStored(weight)) kinds.add(weight instanceof IntegerTensor);
   }
-  if (schemes.size < 2) return;
-  throw new TypeError(
-    `Cannot save the model: found ${
-      [...schemes.values()].join(" and ")
-    }, wanted either bitsandbytes' types or integers; pass dequantize: true to save plain weights`,
-  );
+  return kinds.size > 1;
 }
 
 /** The decoded weight of a quantized layer, [outFeatures, inFeatures]. */
@@ -115,12 +121,18 @@ async function readDecoded(layer: QuantizedLinear): Promise<Float32Array> {
   return await dense.read() as Float32Array;
 }
 
-/** A layer in integers, and its tensors. */
-async function storeLayer(
+/** What a quantized weight is in a file: its tensors, and its layer if it is in integers. */
+interface StoredLayer {
+  readonly tensors: Map<string, TensorData>;
+  readonly integers: IntegerLayer | null;
+}
+
+/** A weight in integers, with what rounds the layer's inputs. */
+async function storeIntegers(
   path: string,
   layer: QuantizedLinear,
   weight: IntegerTensor,
-): Promise<{ layer: IntegerLayer; tensors: Map<string, TensorData> }> {
+): Promise<StoredLayer> {
   const name = joinPath(path, "weight");
   const stored = { ...await integerParts(weight), shape: weight.shape };
   const rounding = roundingOf(layer);
@@ -134,7 +146,32 @@ async function storeLayer(
     }
   }
   const inputs = rounding && { scheme: rounding.scheme, dynamic: !rounding.fixed };
-  return { layer: { path, layout, stored, inputs }, tensors };
+  return { tensors, integers: { path, layout, stored, inputs } };
+}
+
+/** A quantized weight of a layer as it is; null if it must be decoded. */
+async function storeWeight(
+  path: string,
+  layer: QuantizedLinear,
+  weight: QuantizedTensor,
+  dtype: SavedType,
+): Promise<StoredLayer | null> {
+  const name = joinPath(path, "weight");
+  if (weight instanceof IntegerTensor) return await storeIntegers(path, layer, weight);
+  if (weight instanceof FourBitTensor) {
+    const { shape, type, blockSize } = weight;
+    const bytes = await weight.toBytes();
+    const stored = { bytes, shape, type, blockSize, dtype: TORCH_NAMES[dtype] };
+    return { tensors: storeFourBit(name, stored), integers: null };
+  }
+  if (!(weight instanceof OutlierTensor)) return null;
+  const rest = await storeWeight(path, layer, weight.rest, dtype);
+  const [kept, columns] = await Promise.all([weight.kept.read(), weight.choice.columns.read()]);
+  const own = storeKept(name, {
+    kept: kept as Float16Array<ArrayBuffer>,
+    columns: columns as Int32Array<ArrayBuffer>,
+  });
+  return rest && { ...rest, tensors: new Map([...rest.tensors, ...own]) };
 }
 
 /** Every tensor of the file, and the layers that are in integers. Tensors are by Hugging Face's name. */
@@ -152,18 +189,13 @@ async function tensorsOf(
       : plainData(numbers, [rows, columns], dtype);
   for (const [path, module] of model.modules()) {
     if (module instanceof QuantizedLinear) {
-      const name = joinPath(path, "weight");
-      const { weight } = module;
-      if (weight instanceof FourBitTensor && !dequantize) {
-        const { shape, type, blockSize } = weight;
-        const bytes = await weight.toBytes();
-        const stored = { bytes, shape, type, blockSize, dtype: TORCH_NAMES[dtype] };
-        for (const [key, data] of storeFourBit(name, stored)) tensors.set(key, data);
-      } else if (weight instanceof IntegerTensor && !dequantize) {
-        const own = await storeLayer(path, module, weight);
-        for (const [key, data] of own.tensors) tensors.set(key, data);
-        integers.push(own.layer);
-      } else tensors.set(name, linear(path, await readDecoded(module), module.shape));
+      const own = dequantize ? null : await storeWeight(path, module, module.weight, dtype);
+      for (const [key, data] of own?.tensors ?? []) tensors.set(key, data);
+      if (own?.integers) integers.push(own.integers);
+      if (!own) {
+        const numbers = await readDecoded(module);
+        tensors.set(joinPath(path, "weight"), linear(path, numbers, module.shape));
+      }
     }
     for (const [name, tensor] of module.tensors()) {
       const numbers = await readFloats(tensor);
@@ -188,9 +220,14 @@ function configOf(
   const layers = [...model.linearLayers()];
   const weights = layers.map(([, layer]) => layer instanceof QuantizedLinear ? layer.weight : null);
   const plain = layers.filter((_, i) => !weights[i]).map(([path]) => path);
+  if (dequantize) return config;
+  if (isOwn(weights)) {
+    config.quantization_config = ownConfig(integers, plain);
+    return config;
+  }
   if (integers.length > 0) config.quantization_config = integerConfig(integers, plain);
   const first = weights.find((weight) => weight instanceof FourBitTensor);
-  if (!first || dequantize) return config;
+  if (!first) return config;
   config.quantization_config = quantizationConfig({
     type: first.type,
     doubleQuant: first.scales.kind === "nested",
@@ -211,10 +248,10 @@ function textOf(config: Json): string {
 
 /**
  * Writes a model folder that transformers' `from_pretrained` and `loadModel` read: config.json, model.safetensors and the
- * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format, those in
- * integers in compressed-tensors' layouts, with what rounds their layers' inputs, those in GGUF's blocks decoded. The folder appears
- * whole or not at all.
- * Adapters are not in it: merge them first, or save them apart.
+ * tokenizer. Weights in NF4 and FP4 are written as they are, in bitsandbytes' format, those in integers in compressed-tensors' layouts,
+ * with what rounds their layers' inputs, those in GGUF's blocks decoded. A model with weights of both kinds, by HQQ, or with columns
+ * in 16 bits is written in nibble's own format, which `loadModel` alone reads: pass `dequantize` where others shall read it. The
+ * folder appears whole or not at all. Adapters are not in it: merge them first, or save them apart.
  *
  * @param model the model
  * @param folder where to; what is there is replaced
@@ -246,7 +283,6 @@ export async function saveModel(
   for (const [path, module] of model.modules()) {
     if (module instanceof LinearLayer) checkLayer(path, module, dequantize);
   }
-  if (!dequantize) checkOneFormat(model);
   const { tensors, integers } = await tensorsOf(model, dtype, dequantize);
   const config = configOf(model, dtype, dequantize, integers);
   await writeFolder(folder, async (draft) => {
