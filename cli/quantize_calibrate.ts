@@ -117,10 +117,10 @@ function printOutliers(report: readonly InputReport[]): void {
     outliers.map((own) => ({ layers, own, median }))
   ).sort((a, b) => b.own.timesMedian - a.own.timesMedian);
   if (all.length > 0) {
-    const rest = all.length - MOST_SHOWN;
+    const found = report.reduce((sum, { outlying }) => sum + outlying, 0);
     printLine(
       `Channels at least ${OUTLYING} times as large as the median one of their input${
-        rest > 0 ? `, the first ${MOST_SHOWN} of ${all.length}` : ""
+        found > MOST_SHOWN ? `, the first ${MOST_SHOWN} of ${count(found)}` : ""
       }:`,
     );
     printLine(table(

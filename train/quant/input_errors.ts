@@ -30,7 +30,7 @@ export const CHANNEL_BINS = 1024;
 export const OUTLYING = 4;
 
 /** So many of them are named. */
-const MOST_NAMED = 8;
+const MOST_NAMED = 12;
 
 /** What rounding with some ranges has done. */
 export interface RoundingError {
@@ -74,7 +74,9 @@ export interface InputReport {
   readonly layers: readonly string[];
   /** The channel with the largest magnitude. */
   readonly outlier: OutlierChannel;
-  /** The channels that are at least 4 times as large as the median one, the largest first, at most 8. */
+  /** How many channels are at least 4 times as large as the median one. */
+  readonly outlying: number;
+  /** Those channels, the largest first, at most 12. */
   readonly outliers: readonly OutlierChannel[];
   /** The channel whose magnitude is the median of all. */
   readonly median: ChannelRange;
@@ -149,13 +151,13 @@ function outliersOf(channels: readonly ChannelRange[]) {
   const sorted = channels.toSorted((a, b) => b.magnitude - a.magnitude || a.channel - b.channel);
   // Of an even number the lower of the two.
   const median = sorted[sorted.length >> 1];
-  const named = sorted.slice(0, MOST_NAMED).map((own): OutlierChannel => {
+  const named = sorted.map((own): OutlierChannel => {
     const { magnitude } = own;
-    const ratio = magnitude === 0 ? 0 : magnitude / median.magnitude;
-    return { ...own, timesMedian: ratio };
+    return { ...own, timesMedian: magnitude === 0 ? 0 : magnitude / median.magnitude };
   });
-  const outliers = named.filter(({ timesMedian }) => timesMedian >= OUTLYING);
-  return { outlier: named[0], outliers, median };
+  const all = named.filter(({ timesMedian }) => timesMedian >= OUTLYING);
+  const outliers = all.slice(0, MOST_NAMED);
+  return { outlier: named[0], outlying: all.length, outliers, median };
 }
 
 /**

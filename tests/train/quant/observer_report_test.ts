@@ -137,8 +137,8 @@ Deno.test("inputErrors() by hand: ranges of channels, their errors in float64, a
       assertRelativeError([perChannel.sqnr!], [10 * Math.log10(energy / noise)], 1e-9);
       assertEquals(perChannel.clipped, outside / all.length);
     }
-    const { outlier, outliers, median } = report;
-    assertEquals(outliers.map((own) => own.channel), [7, 4]);
+    const { outlier, outlying, outliers, median } = report;
+    assertEquals([outlying, ...outliers.map((own) => own.channel)], [2, 7, 4]);
     assertEquals(outlier, outliers[0]);
     for (const { channel: c, range, magnitude } of [...outliers, median]) {
       const numbers = channel(c);
