@@ -120,6 +120,7 @@ export { decodeFp8, encodeFp8, type Fp8Type } from "./kernels/quant/fp8.ts";
 export type { GroupGrid } from "./kernels/quant/group_grid.ts";
 export { ggufBlocks, GgufBlockTensor } from "./kernels/quant/gguf_block.ts";
 export type { GgufBlockType } from "./kernels/quant/gguf_types.ts";
+export type { IntegerRange } from "./kernels/quant/integer_range.ts";
 export {
   type IntegerOptions,
   IntegerTensor,

@@ -27,6 +27,13 @@ import {
   showInputs,
 } from "./quantize_inputs.ts";
 import { checkMethod, METHOD_OPTIONS, quantizeByMethod, showMethod } from "./quantize_method.ts";
+import {
+  checkRange,
+  isRanged,
+  quantizeInRange,
+  RANGE_OPTIONS,
+  showRange,
+} from "./quantize_range.ts";
 
 const isGguf = (path: string) => /\.gguf$/i.test(path);
 
@@ -187,6 +194,10 @@ const command: Command = defineCommand({
       "integers, in compressed-tensors' packed layout",
     ],
     [
+      "nibble quantize --model ./SmolLM2-135M --out ./tensor --quantize int8 --range asymmetric --per tensor",
+      "one scale and zero point for a layer",
+    ],
+    [
       "nibble quantize --model ./SmolLM2-135M --out ./mixed --policy mixed.json",
       "each layer as quantize sensitivity chose",
     ],
@@ -222,6 +233,7 @@ const command: Command = defineCommand({
       placeholder: "FILE",
     }),
     ...METHOD_OPTIONS,
+    ...RANGE_OPTIONS,
     ...INPUT_OPTIONS,
     ...EXPLAIN_OPTIONS,
     json: jsonSwitch(),
@@ -229,6 +241,7 @@ const command: Command = defineCommand({
     if (options.explain) return checkExplain(options, context);
     checkMethod(options, readsText(options), context);
     checkInputs(options, context);
+    checkRange(options, context);
     for (const key of ["model", "out"] as const) {
       if (options[key] !== undefined) continue;
       context.addIssue({ code: "invalid_type", expected: "string", input: undefined, path: [key] });
@@ -263,12 +276,13 @@ const command: Command = defineCommand({
     const loaded = await loadModel(
       device,
       folder,
-      policy || method !== "round" || activations
+      policy || method !== "round" || activations || isRanged(options)
         ? { dequantize: true, weights: "f32" }
         : { quantize: type, doubleQuant, blockSize },
     );
     if (policy) (await quantizeByPolicy(loaded, policy)).commit();
     else if (method !== "round") await quantizeByMethod(loaded, options, json);
+    else if (isRanged(options)) await quantizeInRange(loaded, options);
     const isScaled = activations !== undefined && await quantizeInputs(loaded, options);
     // AWQ and SmoothQuant scale channels before weights are rounded: they are not to be compared with those of the file.
     const layers = method === "awq" || isScaled ? [] : await measure(loaded, source, json);
@@ -279,12 +293,13 @@ const command: Command = defineCommand({
       fileBytes: (await Deno.stat(`${out}/model.safetensors`)).size,
       bitsPerWeight: bitsOf(loaded),
     };
-    const block = blockSize ?? (type === "int8" ? null : 64);
+    const block = blockSize ?? (type === "int8" || options.per ? null : 64);
     if (json) {
       return printJson({
         model: name,
         out,
         ...policy ? { policy } : { quantize: type, method, doubleQuant, blockSize: block },
+        ...isRanged(options) && { range: options.range ?? null, per: options.per ?? null },
         ...method === "split" && { keep: options.keep },
         ...activations && { activations, smooth: options.smooth ?? null },
         dtype,
@@ -303,8 +318,8 @@ const command: Command = defineCommand({
     const scales = doubleQuant ? ", scales in 8 bits" : "";
     printLine(
       `Written to ${out}: ${type}${showMethod(options)} ${
-        block ? `in blocks of ${block}` : "by rows"
-      }${scales}${showInputs(options)}, the rest in ${dtype}`,
+        block ? `in blocks of ${block}` : options.per === "tensor" ? "by layers" : "by rows"
+      }${showRange(options)}${scales}${showInputs(options)}, the rest in ${dtype}`,
     );
   },
 });

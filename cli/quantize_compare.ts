@@ -1,22 +1,18 @@
 /** `nibble quantize compare`: what several ways of quantizing cost one model, in one table. */
 import { z } from "zod";
 import { openDevice } from "../core/device.ts";
+import { nearest } from "../core/nearest.ts";
 import { toSequences } from "../train/data/batches.ts";
 import { readJsonl, readText } from "../train/data/dataset.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
-import {
-  compareSchemes,
-  SCHEME_NAMES,
-  type SchemeName,
-  type SchemeResult,
-} from "../train/eval/compare_schemes.ts";
+import { compareSchemes, SCHEME_NAMES, type SchemeResult } from "../train/eval/compare_schemes.ts";
 import { readPolicy } from "../train/quant/policy.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
-import { jsonSwitch } from "./options.ts";
+import { jsonSwitch, textList } from "./options.ts";
 import {
   bytes,
   percent,
@@ -27,6 +23,7 @@ import {
   significant,
   table,
 } from "./print.ts";
+import { isSchemeName } from "./scheme_option.ts";
 
 const COLUMNS: readonly (readonly [name: string, width: number])[] = [
   ["scheme", 12],
@@ -42,12 +39,16 @@ const COLUMNS: readonly (readonly [name: string, width: number])[] = [
   ["KL", -8],
   ["tokens/s", -8],
 ];
-const WIDTHS = COLUMNS.map(([, width]) => width);
+/** As wide as the longest name of a scheme wants it. */
+const widthsFor = (schemes: Iterable<string>) => {
+  const names = [...schemes].map(({ length }) => length);
+  return COLUMNS.map(([, width], i) => i === 0 ? Math.max(width, ...names) : width);
+};
 
 /** A difference of shares, in points. */
 const points = (share: number) => `${(100 * share).toFixed(2)} %`;
 
-function show(result: SchemeResult, plainBytes: number): string {
+function show(result: SchemeResult, plainBytes: number, widths: readonly number[]): string {
   const { scheme, perplexity, lossChange, lossChangeInterval, bitsPerWeight } = result;
   return row([
     scheme,
@@ -62,7 +63,7 @@ function show(result: SchemeResult, plainBytes: number): string {
     percent(result.agreement),
     significant(result.divergence),
     significant(result.tokensPerSecond),
-  ], WIDTHS);
+  ], widths);
 }
 
 /** Where a scheme errs most. */
@@ -107,7 +108,7 @@ function bars(results: readonly SchemeResult[]): string[] {
 }
 
 /** What looks at a text before it rounds. */
-const CALIBRATED: readonly SchemeName[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"];
+const CALIBRATED: readonly string[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"];
 
 /** The tokens that schemes are calibrated on, and what is to be said of them. */
 async function calibrationOf(
@@ -143,18 +144,24 @@ async function calibrationOf(
   return { ids: own.subarray(from, from + calibrationTokens), warnings };
 }
 
+const NAMES: readonly string[] = SCHEME_NAMES;
+
 const OPTIONS = z.strictObject({
   model: MODEL_OPTIONS.model,
   text: z.string().min(1).meta({ description: "the text to measure on", placeholder: "FILE" }),
   window: z.int().min(2).optional()
     .meta({ description: "tokens of a window; 256, or the context if that is less" }),
-  schemes: z.array(z.enum(SCHEME_NAMES)).min(1)
+  schemes: textList()
     .default(
       [...SCHEME_NAMES].filter((name) =>
         name !== "fp4-dq" && name !== "policy" && !/a8|int[32]/.test(name)
       ),
     )
-    .meta({ description: "which, separated by commas" }),
+    .meta({
+      description:
+        `which, separated by commas: some of ${SCHEME_NAMES.join(", ")}, or as policies ` +
+        "name them, int4-g32, int8-asym-tensor, int4+10%; int4 is W4A16, f32 inputs on 4-bit weights",
+    }),
   policy: z.string().min(1).optional().meta({
     description:
       "a JSON file with rules for layers, as quantize sensitivity writes it: measured too, as the scheme policy",
@@ -184,6 +191,13 @@ const OPTIONS = z.strictObject({
   examples: z.int().min(1).optional()
     .meta({ description: "with --data: use only so many of them, the first ones" }),
   json: jsonSwitch(),
+}).superRefine(({ schemes }, context) => {
+  const wrong = schemes.find((name) => !NAMES.includes(name) && !isSchemeName(name));
+  if (wrong === undefined) return;
+  const near = nearest(wrong, NAMES);
+  const message = `found "${wrong}", wanted some of ${SCHEME_NAMES.join(", ")}, or names such as ` +
+    `int4-g32 or int8-asym-tensor${near === null ? "" : `; did you mean ${near}?`}`;
+  context.addIssue({ code: "custom", message, path: ["schemes"] });
 }).refine(({ schemes, keep }) => keep === undefined || schemes.includes("split"), {
   message: "wanted the scheme split with it",
   path: ["keep"],
@@ -228,7 +242,7 @@ const command: Command = defineCommand({
     const { model: name, text, limit, json } = options;
     const policy = options.policy === undefined ? undefined : await readPolicy(options.policy);
     const ranges = options.ranges === undefined ? undefined : await loadRanges(options.ranges);
-    const schemes = new Set(options.schemes as SchemeName[]);
+    const schemes = new Set(options.schemes);
     if (policy) schemes.add("policy");
     using device = await openDevice();
     const model = await loadModel(device, await modelFolder(name), {
@@ -250,11 +264,12 @@ const command: Command = defineCommand({
       contextLength,
     );
     const plainBytes = model.weightBytes;
-    if (!json) printLine(row(COLUMNS.map(([column]) => column), WIDTHS));
+    const widths = widthsFor(schemes);
+    if (!json) printLine(row(COLUMNS.map(([column]) => column), widths));
     const results = await compareSchemes(model, ids, {
       ...{ window, schemes: [...schemes], policy, ranges, keep: options.keep, examples },
       calibration: { ids: calibrationIds, window },
-      onResult: (result) => json || printLine(show(result, plainBytes)),
+      onResult: (result) => json || printLine(show(result, plainBytes, widths)),
     });
     if (json) {
       return printJson({ model: name, text, window, tokens: ids.length, warnings, results });

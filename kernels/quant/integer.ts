@@ -15,6 +15,8 @@ import { fitsIntegerFormat } from "../linear/weight_format.ts";
 import dequantizeCode from "./integer_dequantize.wgsl" with { type: "text" };
 import { packCodes } from "./pack_codes.ts";
 import type { QuantizedProductOptions, QuantizedTensor } from "./quantized_tensor.ts";
+import type { Range } from "./affine.ts";
+import { integerGrid, type IntegerRange } from "./integer_range.ts";
 import { roundHalfEven } from "./rounding.ts";
 
 const dequantizeKernel = kernel("integer_dequantize", dequantizeCode);
@@ -34,16 +36,20 @@ export const INTEGER_BITS: Readonly<Record<IntegerType, number>> = {
 export interface IntegerOptions {
   /**
    * "int8": −127 to 127 times a scale. "int4", "int3" and "int2": 0 to 15, 7 or 3 less a zero point, times a scale; the range always
-   * holds 0, so that 0 stays exact.
+   * holds 0, so that 0 stays exact. So it is unless `range` says otherwise.
    */
   readonly type: IntegerType;
   /** Weights along a row that share a scale. By default the whole row for int8, 64 for others. The last group may be shorter. */
   readonly groupSize?: number;
+  /** Instead of a group size: a scale for each row, or one for the whole matrix, of which each row has a copy. */
+  readonly per?: "channel" | "tensor";
+  /** How a range becomes a scale: see `AffineScheme`. "symmetric" by default for int8, "asymmetric" for others. */
+  readonly range?: IntegerRange;
 }
 
 /** Codes and scales on the host. */
 interface IntegerCodes {
-  /** One after the other; int8's are 128 higher. */
+  /** One after the other, from 0 on. */
   readonly codes: Uint8Array;
   /** For each group its scale and zero. */
   readonly scales: Float32Array<ArrayBuffer>;
@@ -169,7 +175,7 @@ export class IntegerTensor implements QuantizedTensor {
 }
 
 /** The least and the largest of a group. */
-function rangeOf(weights: Float32Array, from: number, to: number): [number, number] {
+function rangeOf(weights: Float32Array, from: number, to: number): Range {
   let [low, high] = [Infinity, -Infinity];
   for (let i = from; i < to; i++) {
     const weight = weights[i];
@@ -181,7 +187,15 @@ function rangeOf(weights: Float32Array, from: number, to: number): [number, numb
     if (weight < low) low = weight;
     if (weight > high) high = weight;
   }
-  return [low, high];
+  return { low, high };
+}
+
+/** What `encode` is told: how many weights of a row share a scale, and whether all do. */
+interface Encoding {
+  readonly bits: number;
+  readonly range: IntegerRange;
+  readonly groupSize: number;
+  readonly whole: boolean;
 }
 
 /**
@@ -192,31 +206,24 @@ function encode(
   weights: Float32Array,
   rows: number,
   columns: number,
-  type: IntegerType,
-  groupSize: number,
+  { bits, range, groupSize, whole }: Encoding,
 ): IntegerCodes {
   const { fround } = Math;
   const groups = Math.ceil(columns / groupSize);
   const codes = new Uint8Array(rows * columns);
   const scales = new Float32Array(2 * rows * groups);
-  const levels = 2 ** INTEGER_BITS[type] - 1;
-  const [least, most, shift] = type === "int8" ? [-127, 127, 128] : [0, levels, 0];
+  const all = whole ? integerGrid(rangeOf(weights, 0, weights.length), bits, range) : null;
   for (let group = 0; group < rows * groups; group++) {
     const row = Math.floor(group / groups);
     const from = row * columns + (group - row * groups) * groupSize;
     const to = Math.min(from + groupSize, (row + 1) * columns);
-    const [low, high] = rangeOf(weights, from, to);
-    const scale = type === "int8"
-      ? fround(Math.max(-low, high) / 127)
-      : fround(fround(Math.max(high, 0) - Math.min(low, 0)) / levels);
-    const zero = type === "int8" || scale === 0
-      ? 0
-      : roundHalfEven(fround(-Math.min(low, 0) / scale));
+    const { scale, zero, least, most } = all ??
+      integerGrid(rangeOf(weights, from, to), bits, range);
     scales[2 * group] = scale;
-    scales[2 * group + 1] = zero + shift;
+    scales[2 * group + 1] = zero;
     for (let i = from; i < to; i++) {
       const level = scale === 0 ? 0 : roundHalfEven(fround(weights[i] / scale));
-      codes[i] = Math.max(least, Math.min(most, level + zero)) + shift;
+      codes[i] = Math.max(least, Math.min(most, level + zero));
     }
   }
   return { codes, scales };
@@ -230,6 +237,7 @@ function encode(
  * @param shape [rows, columns]
  * @param options the type, and how many weights share a scale
  * @throws {RangeError} if the weight holds NaN or infinity, or the group size is not above 0
+ * @throws {TypeError} if there is a group size, and `per` too
  *
  * @example
  * ```ts
@@ -246,7 +254,7 @@ export function quantizeInteger(
   device: Device,
   weights: Float32Array,
   shape: readonly [rows: number, columns: number],
-  { type, groupSize }: IntegerOptions,
+  { type, groupSize, per, range = type === "int8" ? "symmetric" : "asymmetric" }: IntegerOptions,
 ): IntegerTensor {
   const [rows, columns] = shape;
   if (weights.length !== rows * columns) {
@@ -256,13 +264,20 @@ export function quantizeInteger(
       }`,
     );
   }
-  const size = groupSize ?? (type === "int8" ? columns : 64);
+  if (per !== undefined && groupSize !== undefined) {
+    throw new TypeError(
+      `Cannot quantize in groups of ${groupSize} and with a scale for each ${per}: wanted one of them`,
+    );
+  }
+  const size = groupSize ?? (type === "int8" || per ? columns : 64);
   if (!Number.isSafeInteger(size) || size < 1) {
     throw new RangeError(
       `Cannot quantize in groups of ${size}: the size must be a whole number above 0`,
     );
   }
-  const { codes, scales } = encode(weights, rows, columns, type, size);
+  const { codes, scales } = encode(weights, rows, columns, {
+    ...{ bits: INTEGER_BITS[type], range, groupSize: size, whole: per === "tensor" },
+  });
   const groups = Math.ceil(columns / size);
   return new IntegerTensor(
     shape,

@@ -5,16 +5,20 @@
  */
 import { roundHalfEven } from "./rounding.ts";
 
-/** Symmetric: q = clamp(round(w / scale), −127, 127) with scale = absmax / 127. Gives q · scale. */
-export function symmetricRef(weights: ArrayLike<number>): number[] {
+/**
+ * Symmetric, with n = 2^(bits − 1): q = clamp(round(w / scale), 1 − n, n − 1) with scale = absmax / (n − 1), or with the full range
+ * clamp(…, −n, n − 1) with absmax / (n − 0.5). Gives q · scale.
+ */
+export function symmetricRef(weights: ArrayLike<number>, bits = 8, full = false): number[] {
+  const n = 2 ** (bits - 1);
   const { fround } = Math;
   let most = 0;
   for (let i = 0; i < weights.length; i++) most = Math.max(most, Math.abs(weights[i]));
-  const scale = fround(most / 127);
+  const scale = fround(most / (full ? n - 0.5 : n - 1));
   return Array.from(weights, (w) => {
     if (scale === 0) return 0;
     const q = roundHalfEven(fround(w / scale));
-    return fround(Math.max(-127, Math.min(127, q)) * scale);
+    return fround(Math.max(full ? -n : 1 - n, Math.min(n - 1, q)) * scale);
   });
 }
 

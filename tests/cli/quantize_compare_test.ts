@@ -9,7 +9,7 @@ const FLAGS = ["--model", `${ASSETS}base`, "--text", `${ASSETS}wordnet/heldout.t
 
 Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes and errors", async () => {
   const rest = ["--limit", "1024", "--window", "128", "--json"];
-  const schemes = ["--schemes", "f32,int8,nf4-dq,gptq"];
+  const schemes = ["--schemes", "f32,int8,nf4-dq,gptq,int4-tensor"];
   const calibration = ["--calibration", `${ASSETS}wordnet/validation.jsonl`]
     .concat("--calibration-tokens", "2048");
   const { code, stdout, stderr } = await nibble(
@@ -19,7 +19,7 @@ Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes 
   const { results, tokens, window } = JSON.parse(stdout);
   assertEquals([tokens, window], [1024, 128]);
   const names = results.map(({ scheme }: { scheme: string }) => scheme);
-  assertEquals(names, ["f32", "int8", "nf4-dq", "gptq"]);
+  assertEquals(names, ["f32", "int8", "nf4-dq", "gptq", "int4-tensor"]);
   const [f32, int8, nf4] = results;
   assert(int8.perplexity < 1.005 * f32.perplexity);
   assert(nf4.perplexity > f32.perplexity && nf4.perplexity < 1.1 * f32.perplexity);
@@ -27,8 +27,8 @@ Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes 
   assert(f32.bytes > 2 * int8.bytes && int8.bytes > nf4.bytes);
   for (const own of results) assert(own.memory > own.bytes, own.scheme);
   for (const own of results.slice(1)) {
-    assert(own.sqnr > 15 && own.divergence > 0 && own.largestError > own.meanError, own.scheme);
-    assert(own.leastCosine > 0.98 && own.lossChangeInterval > 0, own.scheme);
+    assert(own.sqnr > 12 && own.divergence > 0 && own.largestError > own.meanError, own.scheme);
+    assert(own.leastCosine > 0.95 && own.lossChangeInterval > 0, own.scheme);
     // Each layer's own errors, of which the whole's are made.
     assertEquals(own.layers.length, 28);
     const of = (key: string) => own.layers.map((layer: Record<string, number>) => layer[key]);

@@ -2,6 +2,8 @@ import { FourBitTensor } from "../../kernels/quant/four_bit.ts";
 import { SafetensorsFile } from "../../train/files/safetensors.ts";
 import { loadModel, randomModel } from "../../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../../train/models/save.ts";
+import { parseScheme } from "../../train/quant/policy.ts";
+import { quantizeLayers } from "../../train/quant/weight_only.ts";
 import { QuantizedLinear } from "../../train/nn/linear.ts";
 import { assert, assertEquals, assertMatch, assertRelativeError } from "../assert.ts";
 import { device } from "../device.ts";
@@ -129,6 +131,51 @@ Deno.test("nibble quantize writes integers too, which inspect counts and loadMod
     const nested = await nibble("quantize", ...flags, "--double-quant");
     assertEquals(nested.code, 1);
     assertMatch(nested.stderr, /int8 has no scales to quantize again/);
+  }));
+
+Deno.test("nibble quantize --range and --per write integers of other ranges", () =>
+  withModel(async (folder) => {
+    const plain = await loadModel(device, `${folder}/model`, { weights: "f32" });
+    const cases: [string[], string][] = [
+      [["int8", "--range", "asymmetric", "--per", "tensor"], "int8-asym-tensor"],
+      [["int8", "--range", "symmetric-full"], "int8-full"],
+      [["int4", "--per", "channel"], "int4-channel"],
+      [["int4", "--range", "symmetric", "--block-size", "32"], "int4-sym-g32"],
+    ];
+    for (const [flags, name] of cases) {
+      const model = ["--model", `${folder}/model`, "--out", `${folder}/${name}`];
+      const { code, stdout, stderr } = await nibble("quantize", ...model, "--quantize", ...flags);
+      assertEquals(code, 0, stderr);
+      assertMatch(stdout, new RegExp(`int[48] ${name.includes("g32") ? "in blocks of 32" : "by"}`));
+      const made = await quantizeLayers(plain, parseScheme(name)!);
+      const back = await loadModel(device, `${folder}/${name}`);
+      const layersOf = new Map(back.linearLayers());
+      for (const [path, layer] of plain.linearLayers()) {
+        const wanted = await layer.dense().read();
+        assertEquals(await layersOf.get(path)!.dense().read(), wanted, `${name}: ${path}`);
+      }
+      made.restore();
+      back.dispose();
+    }
+    plain.dispose();
+    const refused: [string[], RegExp][] = [
+      [["--range", "symmetric"], /--range: it is of integers: wanted --quantize int8/],
+      [
+        ["--quantize", "int4", "--per", "tensor", "--block-size", "32"],
+        /--per: found --block-size/,
+      ],
+      [
+        ["--quantize", "int4", "--method", "gptq", "--per", "tensor"],
+        /--per: gptq chooses its own/,
+      ],
+      [["--quantize", "int8", "--range", "full"], /found "full", wanted one of symmetric/],
+    ];
+    for (const [flags, message] of refused) {
+      const model = ["--model", `${folder}/model`, "--out", `${folder}/no`];
+      const { code, stderr } = await nibble("quantize", ...model, ...flags);
+      assertEquals(code, 2);
+      assertMatch(stderr, message);
+    }
   }));
 
 Deno.test("nibble quantize --policy writes each layer as the rules have it", () =>

@@ -15,7 +15,12 @@ import { type CalibrationText, calibrationWindows } from "../quant/calibration.t
 import { gptqLayers } from "../quant/gptq_layers.ts";
 import { type LayerErrors, layerErrors } from "../quant/layer_errors.ts";
 import { splitLayers } from "../quant/outlier_layers.ts";
-import { type QuantizationPolicy, quantizeByPolicy, schemesOf } from "../quant/policy.ts";
+import {
+  parseScheme,
+  type QuantizationPolicy,
+  quantizeByPolicy,
+  schemesOf,
+} from "../quant/policy.ts";
 import {
   quantizeActivations,
   type QuantizeActivationsOptions,
@@ -37,7 +42,7 @@ export const SCHEME_NAMES = [
 ] as const;
 
 /** Those whose activations are in 8 bits too. */
-const BYTE_SCHEMES: Partial<Record<SchemeName, QuantizeActivationsOptions>> = {
+const BYTE_SCHEMES: Readonly<Record<string, QuantizeActivationsOptions | undefined>> = {
   "w8a8-dynamic": {},
   "w8a8-static": { activations: "static" },
   // As SmoothQuant is used with models of Llama's kind: what no scale for all tokens covers stays in more bits.
@@ -50,8 +55,8 @@ const BYTE_SCHEMES: Partial<Record<SchemeName, QuantizeActivationsOptions>> = {
 
 /** How `compareSchemes` goes about it. */
 export interface CompareOptions {
-  /** The schemes, in the order of the table. */
-  readonly schemes: readonly SchemeName[];
+  /** The schemes, in the order of the table: some of `SCHEME_NAMES`, or such as `parseScheme` takes, "int4-g32". */
+  readonly schemes: readonly string[];
   /** Tokens of a window; 256 by default, or the model's context if that is less. */
   readonly window?: number;
   /** What GPTQ, AWQ, static activations, and "split" if given, are calibrated on: another text than the one that is measured. */
@@ -71,7 +76,7 @@ export interface CompareOptions {
 /** What a scheme costs. */
 export interface SchemeResult extends LayerErrors {
   /** Which. */
-  readonly scheme: SchemeName;
+  readonly scheme: string;
   /** Of the text. */
   readonly perplexity: number;
   /** Its logarithm, in nats for each token. */
@@ -221,7 +226,7 @@ function change(before: Reading, after: Reading): { mean: number; interval: numb
   return { mean, interval: n < 2 ? NaN : 1.96 * Math.sqrt(squares / (n - 1) / n) };
 }
 
-function textFor(scheme: SchemeName, text: CalibrationText | undefined): CalibrationText {
+function textFor(scheme: string, text: CalibrationText | undefined): CalibrationText {
   if (text) return text;
   throw new TypeError(
     `Cannot compare ${scheme} without a text to calibrate on: pass calibration, with other text than is measured`,
@@ -238,6 +243,7 @@ function checkNeeds(model: LanguageModel, options: CompareOptions): void {
       calibrationWindows(model, textFor(scheme, text));
     }
     if (scheme === "policy") schemesOf(model, policyOf(policy));
+    if (!(SCHEME_NAMES as readonly string[]).includes(scheme)) parseScheme(scheme);
   }
 }
 
@@ -249,26 +255,10 @@ function policyOf(policy: QuantizationPolicy | undefined): QuantizationPolicy {
 /** Puts a model into few bits, until `restore()`. */
 async function apply(
   model: LanguageModel,
-  scheme: SchemeName,
+  scheme: string,
   { calibration: text, policy, ranges, keep }: CompareOptions,
 ): Promise<{ restore(): void }> {
   switch (scheme) {
-    case "f32":
-      return { restore() {} };
-    case "int8":
-    case "int4":
-    case "int3":
-    case "int2":
-    case "hqq":
-    case "nf4":
-    case "fp4":
-      return await quantizeLayers(model, { kind: scheme });
-    case "nf4-dq":
-    case "fp4-dq":
-      return await quantizeLayers(model, {
-        kind: scheme === "nf4-dq" ? "nf4" : "fp4",
-        doubleQuant: true,
-      });
     case "w8a8-dynamic":
     case "w8a8-static":
     case "w8a8-smooth":
@@ -288,6 +278,10 @@ async function apply(
       return await splitLayers(model, { text, share: keep });
     case "policy":
       return await quantizeByPolicy(model, policyOf(policy));
+    default: {
+      const own = parseScheme(scheme);
+      return own ? await quantizeLayers(model, own) : { restore() {} };
+    }
   }
 }
 
@@ -306,7 +300,8 @@ function sizeOf(model: LanguageModel): { bytes: number; bitsPerWeight: number } 
  * @param model a model with plain weights
  * @param ids the text's tokens; differences between schemes are paired window by window, so some dozens of windows are wanted
  * @param options which schemes, what is calibrated on
- * @throws {RangeError} if there are too few tokens, to measure or to calibrate on, or the policy does not fit the model
+ * @throws {RangeError} if there are too few tokens, to measure or to calibrate on, or no such scheme, or the policy does not fit the
+ * model
  * @throws {TypeError} if a scheme that needs one has no calibration text, or there is no policy to follow
  *
  * @example

@@ -4,6 +4,7 @@
  * @module
  */
 import type { IntegerType } from "../../kernels/quant/integer.ts";
+import type { IntegerRange } from "../../kernels/quant/integer_range.ts";
 import { nearest } from "../../core/nearest.ts";
 import { readJsonOf, SMALL_JSON } from "../files/input.ts";
 import { brief } from "../files/json_text.ts";
@@ -35,7 +36,15 @@ export interface QuantizationPolicy {
   readonly otherwise?: string | WeightScheme;
 }
 
-const SCHEME = /^(int[8432]|hqq[432]?|nf4|fp4)(-dq)?(?:-g(\d+))?$/;
+const SCHEME = /^(hqq[432]?|nf4|fp4)(-dq)?(?:-g(\d+))?$/;
+
+/** Integers, how a range becomes a scale, and who shares one. */
+const INTEGER_SCHEME = /^(int[8432])(?:-(sym|full|asym))?(?:-(channel|tensor)|-g(\d+))?$/;
+const RANGES: Readonly<Record<string, IntegerRange>> = {
+  sym: "symmetric",
+  full: "symmetric-full",
+  asym: "asymmetric",
+};
 
 /**
  * A scheme by its name; null for "f32".
@@ -58,6 +67,15 @@ export function parseScheme(name: string): WeightScheme | null {
       return { kind: "split", rest: own, share: Number(percents) / 100 };
     }
   }
+  const [, type, range, per, group] = INTEGER_SCHEME.exec(name) ?? [];
+  if (type && Number(group ?? 1) > 0) {
+    return {
+      kind: type as IntegerType,
+      ...range && { range: RANGES[range] },
+      ...per && { per: per as "channel" | "tensor" },
+      ...group && { groupSize: Number(group) },
+    };
+  }
   const [, kind, nested, digits] = SCHEME.exec(name) ?? [];
   const size = digits === undefined ? undefined : Number(digits);
   if (kind === "nf4" || kind === "fp4") {
@@ -67,16 +85,12 @@ export function parseScheme(name: string): WeightScheme | null {
     throw new RangeError(
       `Cannot quantize to ${
         brief(name)
-      }: wanted f32, int8, int4, int3, int2, hqq, hqq3, hqq2, nf4, nf4-dq, fp4 or fp4-dq, which may end in -g and the weights of a scale, int4-g32, and ` +
-        "in + and the percents of channels that stay in 16 bits, int4+10%",
+      }: wanted f32, int8, int4, int3, int2, hqq, hqq3, hqq2, nf4, nf4-dq, fp4 or fp4-dq, which may end in -g and the weights of a scale, int4-g32, integers also in -channel or -tensor, and before that in -sym, -full or ` +
+        "-asym, int8-asym-tensor, and all in + and the percents of channels that stay in 16 bits, int4+10%",
     );
   }
-  const group = size && { groupSize: size };
-  if (kind.startsWith("hqq")) {
-    const bits = Number(kind.slice(3) || 4) as 4 | 3 | 2;
-    return { kind: "hqq", ...bits !== 4 && { bits }, ...group };
-  }
-  return { kind: kind as IntegerType, ...group };
+  const bits = Number(kind.slice(3) || 4) as 4 | 3 | 2;
+  return { kind: "hqq", ...bits !== 4 && { bits }, ...size && { groupSize: size } };
 }
 
 /** A scheme's name, as `parseScheme` reads it. */
@@ -91,8 +105,12 @@ export function showScheme(scheme: WeightScheme | null): string {
     ? scheme.blockSize
     : undefined;
   const bits = "bits" in scheme && scheme.bits !== 4 ? scheme.bits ?? "" : "";
+  const range = "range" in scheme && scheme.range !== undefined
+    ? `-${Object.keys(RANGES).find((name) => RANGES[name] === scheme.range)}`
+    : "";
+  const per = "per" in scheme && scheme.per !== undefined ? `-${scheme.per}` : "";
   const nested = "doubleQuant" in scheme && scheme.doubleQuant ? "-dq" : "";
-  return `${scheme.kind}${bits}${nested}${size === undefined ? "" : `-g${size}`}`;
+  return `${scheme.kind}${bits}${nested}${range}${per}${size === undefined ? "" : `-g${size}`}`;
 }
 
 function schemeOf(scheme: string | WeightScheme): WeightScheme | null {

@@ -11,16 +11,20 @@ function uniformBytes(scheme: UniformScheme, rows: number, columns: number): num
   const size = rows * columns;
   switch (scheme.kind) {
     case "int8":
-      return size + 4 * rows * Math.ceil(columns / (scheme.groupSize ?? columns));
     case "int4":
     case "int3":
-    case "int2":
+    case "int2": {
+      const { kind, groupSize, per, range } = scheme;
+      const bits = INTEGER_BITS[kind];
+      const group = groupSize ?? (kind === "int8" || per ? columns : GROUP_SIZE);
+      const groups = rows * Math.ceil(columns / group);
+      const hasZeros = (range ?? (kind === "int8" ? "symmetric" : "asymmetric")) === "asymmetric";
+      return Math.ceil(size * bits / 8) + 4 * groups +
+        (hasZeros ? Math.ceil(groups * bits / 8) : 0);
+    }
     case "hqq": {
       const groups = rows * Math.ceil(columns / (scheme.groupSize ?? GROUP_SIZE));
-      const isHqq = scheme.kind === "hqq";
-      const bits = isHqq ? scheme.bits ?? 4 : INTEGER_BITS[scheme.kind];
-      return Math.ceil(size * bits / 8) + 4 * groups +
-        (isHqq ? 2 * groups : Math.ceil(groups * bits / 8));
+      return Math.ceil(size * (scheme.bits ?? 4) / 8) + 4 * groups + 2 * groups;
     }
     case "nf4":
     case "fp4": {

@@ -9,7 +9,12 @@ import { columnChoice } from "../../kernels/pointwise/pick_columns.ts";
 import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
 import { hqq } from "../../kernels/quant/hqq.ts";
 import { integerFromCodes } from "../../kernels/quant/integer_codes.ts";
-import { type IntegerTensor, quantizeInteger } from "../../kernels/quant/integer.ts";
+import {
+  type IntegerOptions,
+  type IntegerTensor,
+  type IntegerType,
+  quantizeInteger,
+} from "../../kernels/quant/integer.ts";
 import { OutlierTensor } from "../../kernels/quant/outlier_split.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
@@ -22,10 +27,11 @@ export type WeightScheme = UniformScheme | SplitScheme;
 
 /** A scheme for all weights of a layer. */
 export type UniformScheme =
-  /** Symmetric, −127 to 127; a scale for each row, or for each `groupSize` weights. */
-  | { readonly kind: "int8"; readonly groupSize?: number }
-  /** 16, 8 or 4 levels with a zero point, rounded to nearest; a scale for each 64 weights by default. */
-  | { readonly kind: "int4" | "int3" | "int2"; readonly groupSize?: number }
+  /**
+   * Whole numbers, rounded to nearest: see `IntegerOptions`. int8 is symmetric, −127 to 127, with a scale for each row, and the others
+   * have 16, 8 or 4 levels with a zero point, and a scale for each 64 weights, unless something else is said.
+   */
+  | ({ readonly kind: IntegerType } & Omit<IntegerOptions, "type">)
   /** As many levels with a zero that HQQ searches; 4 bits by default. */
   | { readonly kind: "hqq"; readonly bits?: 4 | 3 | 2; readonly groupSize?: number }
   /** bitsandbytes' types. */
@@ -131,8 +137,8 @@ export async function quantizeWeight(
     case "int3":
     case "int2": {
       const numbers = await weight.read() as Float32Array;
-      const { kind: type, groupSize } = scheme;
-      return quantizeInteger(device, numbers, shape, { type, groupSize });
+      const { kind: type, groupSize, per, range } = scheme;
+      return quantizeInteger(device, numbers, shape, { type, groupSize, per, range });
     }
     case "hqq":
       return await byHqq(weight, scheme.bits ?? 4, scheme.groupSize ?? GROUP_SIZE);

@@ -6,6 +6,7 @@ import { integerFromCodes } from "../../../kernels/quant/integer_codes.ts";
 import { type IntegerType, quantizeInteger } from "../../../kernels/quant/integer.ts";
 import { asymmetricRef, symmetricRef } from "../../../kernels/quant/integer_ref.ts";
 import { roundHalfEven } from "../../../kernels/quant/rounding.ts";
+import { SafetensorsFile } from "../../../train/files/safetensors.ts";
 import { assert, assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
 import { device, randomNumbers } from "../../device.ts";
 import { checkOp } from "../../gradient.ts";
@@ -68,6 +69,70 @@ Deno.test("quantizeInteger() equals the reference to the last bit, ragged sizes 
       const q = quantizeInteger(device, data, [rows, columns], { type, groupSize });
       const wanted = reference(data, columns, type, groupSize ?? columns);
       assertEquals([...await q.dequantize().read()], wanted);
+    }
+  }
+});
+
+Deno.test("quantizeInteger() takes every range, for a tensor, a channel and a group", async () => {
+  const [rows, columns] = [6, 50];
+  const data = randomNumbers(rows * columns, 9);
+  // Not around 0, so that symmetric and asymmetric ranges differ.
+  for (let i = 0; i < data.length; i++) data[i] += 0.7;
+  const { length } = data;
+  for (const type of ["int8", "int4", "int3", "int2"] as const) {
+    for (const range of ["symmetric", "symmetric-full", "asymmetric"] as const) {
+      const by = (part: Float32Array) =>
+        range === "asymmetric"
+          ? asymmetricRef(part, BITS[type])
+          : symmetricRef(part, BITS[type], range === "symmetric-full");
+      const parts = (size: number) =>
+        Array.from(
+          { length: length / size },
+          (_, i) => by(data.subarray(i * size, i * size + size)),
+        )
+          .flat();
+      const made = async (options: { per?: "tensor" | "channel"; groupSize?: number }) => {
+        const q = quantizeInteger(device, data, [rows, columns], { type, range, ...options });
+        const decoded = [...await q.dequantize().read()];
+        const x = tensor(device, randomNumbers(2 * columns, 4), [2, columns]);
+        const product = await q.multiply(x).read() as Float32Array;
+        const dims = { m: 2, n: rows, k: columns, transposeB: true };
+        const wanted = matmulRef(await x.read() as Float32Array, decoded, dims);
+        assertRelativeError(product, wanted, 1e-5, `${type} ${range}`);
+        return decoded;
+      };
+      assertEquals(await made({ per: "tensor" }), by(data), `${type} ${range} tensor`);
+      assertEquals(await made({ per: "channel" }), parts(columns), `${type} ${range} channel`);
+      assertEquals(await made({ groupSize: 10 }), parts(10), `${type} ${range} group`);
+    }
+  }
+  const both = { type: "int8", per: "tensor", groupSize: 32 } as const;
+  assertThrows(
+    () => quantizeInteger(device, data, [rows, columns], both),
+    TypeError,
+    "one of them",
+  );
+});
+
+Deno.test("quantizeInteger() has the scales and zero points of PyTorch's observers", async () => {
+  const golden = new URL("../../golden/torch_quant.safetensors", import.meta.url).pathname;
+  using file = await SafetensorsFile.open(golden);
+  const x = await file.readFloats("x");
+  const cases = [
+    ["minmax_affine_u8", "tensor", "asymmetric", 0],
+    ["minmax_symmetric_s8", "tensor", "symmetric-full", 128],
+    ["channel_affine_u8", "channel", "asymmetric", 0],
+    ["channel_symmetric_s8", "channel", "symmetric-full", 128],
+  ] as const;
+  for (const [name, per, range, shift] of cases) {
+    const scales = await file.readFloats(`${name}.scale`);
+    const zeros = new Int32Array((await file.read(`${name}.zero_point`)).buffer);
+    const q = quantizeInteger(device, x, [64, 96], { type: "int8", per, range });
+    const found = await q.scales.read() as Float32Array;
+    for (let row = 0; row < 64; row++) {
+      const at = scales.length === 1 ? 0 : row;
+      assert(Math.abs(found[2 * row] / scales[at] - 1) <= 1e-6, `${name}, row ${row}`);
+      assertEquals(found[2 * row + 1] - shift, zeros[at], `${name}, row ${row}`);
     }
   }
 });

@@ -53,7 +53,27 @@ Deno.test("schemes are read and shown by name", () => {
   ) {
     assertEquals(showScheme(parseScheme(name)), name);
   }
-  for (const name of ["int5", "hqq8", "int4-dq", "int8-g0", "int8-g", "F32", ""]) {
+  const asymmetric = { kind: "int8", range: "asymmetric", per: "tensor" } as const;
+  assertEquals(parseScheme("int8-asym-tensor"), asymmetric);
+  assertEquals(parseScheme("int4-sym-g32"), { kind: "int4", range: "symmetric", groupSize: 32 });
+  for (const name of ["int8-full", "int4-channel", "int2-sym-tensor", "int3-asym-g16"]) {
+    assertEquals(showScheme(parseScheme(name)), name);
+  }
+  for (
+    const name of [
+      "int8-tensor-g32",
+      "nf4-sym",
+      "int8-asym-dq",
+      "int4-channel-sym",
+      "int5",
+      "hqq8",
+      "int4-dq",
+      "int8-g0",
+      "int8-g",
+      "F32",
+      "",
+    ]
+  ) {
     assertThrows(() => parseScheme(name), RangeError, "wanted f32, int8");
   }
 });

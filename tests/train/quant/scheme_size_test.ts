@@ -7,7 +7,19 @@ import { device } from "../../device.ts";
 
 const NAMES = ["f32", "int8", "int8-g32", "int4", "int4-g32", "int4-g7", "hqq", "hqq-g32"]
   .concat("int3", "int3-g24", "int2", "int2-g7", "hqq3", "hqq2-g32", "int3+10%")
-  .concat("nf4", "nf4-g128", "nf4-dq", "fp4-dq-g32", "int4+10%", "int8+30%", "nf4+5%");
+  .concat(
+    "nf4",
+    "nf4-g128",
+    "nf4-dq",
+    "fp4-dq-g32",
+    "int8-asym",
+    "int8-full-tensor",
+    "int4-sym-g32",
+    "int4-channel",
+    "int4+10%",
+    "int8+30%",
+    "nf4+5%",
+  );
 
 Deno.test("bytes of a scheme are those of the weights that it gives", async () => {
   // Groups and blocks that end early, and an odd number of kept columns.
