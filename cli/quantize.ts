@@ -1,6 +1,7 @@
 /** `nibble quantize`: a model folder in few bits, as bitsandbytes and transformers, or compressed-tensors, read it. */
 import { z } from "zod";
 import { openDevice } from "../core/device.ts";
+import { IntegerTensor } from "../kernels/quant/integer.ts";
 import { isFourBit } from "../train/files/bitsandbytes.ts";
 import { openCheckpoint, type TensorSource } from "../train/files/safetensors.ts";
 import { integerWeightOf } from "../train/files/stored_integer.ts";
@@ -8,6 +9,7 @@ import { openGgufModel } from "../train/models/gguf.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
+import { QuantizedLinear } from "../train/nn/linear.ts";
 import { turned } from "../train/models/turn.ts";
 import { ErrorSums } from "../train/quant/layer_errors.ts";
 import { quantizeByPolicy, readPolicy } from "../train/quant/policy.ts";
@@ -123,6 +125,16 @@ function bitsIn(source: TensorSource, model: LanguageModel): number {
     weights += shape[0] * shape[1];
   }
   return 8 * size / weights;
+}
+
+/** Weights that share a scale: so many were asked for, or the model's folder has steps; null where that is a row. */
+function blockOf(model: LanguageModel, type: string, asked: number | undefined): number | null {
+  for (const [, layer] of model.linearLayers()) {
+    if (!(layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor)) continue;
+    const { groups, groupSize } = layer.weight;
+    return groups === 1 && type === "int8" ? null : groupSize;
+  }
+  return asked ?? (type === "int8" ? null : 64);
 }
 
 /** The same in memory, quantized. */
@@ -293,7 +305,7 @@ const command: Command = defineCommand({
       fileBytes: (await Deno.stat(`${out}/model.safetensors`)).size,
       bitsPerWeight: bitsOf(loaded),
     };
-    const block = blockSize ?? (type === "int8" || options.per ? null : 64);
+    const block = options.per ? blockSize ?? null : blockOf(loaded, type, blockSize);
     if (json) {
       return printJson({
         model: name,

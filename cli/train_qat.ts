@@ -121,17 +121,14 @@ export async function saveRounded(
   model: LanguageModel,
   out: string,
   dtype: SaveModelOptions["dtype"],
-  { qat, qatGroup, qatStep, qatKeep, qatActivations }: QatChoice,
+  { qat, qatActivations }: QatChoice,
 ): Promise<string> {
   await convertQat(model);
   await saveModel(model, out, { dequantize: qatActivations === undefined, dtype });
   if (qatActivations) {
     return `It rounds weights to ${qat} and inputs to ${qatActivations} as in training; with --dequantize, train --qat goes on`;
   }
-  const block = qatGroup === undefined ? "" : ` --block-size ${qatGroup}`;
-  return qatStep === "learnt"
-    ? `Its weights lie on ${qat}'s steps`
-    : `--quantize ${qat}${block} gives back its whole numbers${
-      qatKeep ? `, and rounds ${qatKeep.join(", ")} too` : ""
-    }`;
+  return dtype === "bf16" && qat === "int8"
+    ? `Its weights lie on ${qat}'s steps, as far as bf16 can tell those apart`
+    : `--quantize ${qat} gives back its whole numbers`;
 }

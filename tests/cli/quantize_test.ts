@@ -276,7 +276,7 @@ Deno.test("nibble quantize --method gptq, awq, hqq and split write weights that 
     const cases = [["gptq", "int3"], ["awq", "int4"], ["hqq", "int4"], ["split", "int2"]];
     for (const [method, type] of cases) {
       const out = `${folder}/${method}`;
-      const flags = ["--quantize", type, "--method", method, "--calibration-tokens", "1024"];
+      const flags = ["--quantize", type, "--method", method, "--calibration-tokens", "256"];
       if (method === "split") flags.push("--keep", "0.05");
       const { code, stdout } = await nibble(
         ...["quantize", "--model", base, "--out", out, ...flags, "--json"],

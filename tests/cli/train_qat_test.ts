@@ -1,5 +1,5 @@
 /** `nibble train --qat`. */
-import { IntegerTensor } from "../../kernels/quant/integer.ts";
+import { IntegerTensor, type IntegerType } from "../../kernels/quant/integer.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { loadModel } from "../../train/models/load.ts";
 import { saveModel } from "../../train/models/save.ts";
@@ -36,9 +36,9 @@ async function decoded(model: LanguageModel): Promise<Record<string, Float32Arra
 }
 
 /** The largest difference between a plain model's weights and themselves after quantizing, as a share of the largest weight. */
-async function lost(name: string, quantize: "int4" | "int8", blockSize?: number): Promise<number> {
+async function lost(name: string, quantize: IntegerType): Promise<number> {
   const plain = await decoded(await loadModel(device, `${folder}/${name}`));
-  const again = await loadModel(device, `${folder}/${name}`, { quantize, blockSize });
+  const again = await loadModel(device, `${folder}/${name}`, { quantize });
   for (const [, layer] of again.linearLayers()) {
     assert(layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor);
   }
@@ -72,15 +72,15 @@ Deno.test("nibble train --qat saves weights that lose nothing when they are quan
   }
   const blocks = ["--qat", "int4", "--qat-group", "32", "--dtype", "f16", "--full"];
   const { stdout } = await nibble("train", ...SHORT, ...blocks, "--out", `${folder}/halves`);
-  assertMatch(stdout, /\n--quantize int4 --block-size 32 gives back its whole numbers\n$/);
-  assert(await lost("halves", "int4", 32) < 1e-3);
+  assertMatch(stdout, /\n--quantize int4 gives back its whole numbers\n$/);
+  assert(await lost("halves", "int4") < 1e-3);
 });
 
 Deno.test("nibble train --qat-keep leaves layers as they are", async () => {
   const args = [...SHORT, "--qat", "int4", "--qat-keep", "v_proj,down_proj", "--full"];
   const { code, stdout, stderr } = await nibble("train", ...args, "--out", `${folder}/mixed`);
   assertEquals([code, stderr], [0, ""]);
-  assertMatch(stdout, /gives back its whole numbers, and rounds v_proj, down_proj too\n$/);
+  assertMatch(stdout, /--quantize int4 gives back its whole numbers\n$/);
   const [plain, again] = await Promise.all(
     [{}, { quantize: "int4" } as const].map(async (own) =>
       decoded(await loadModel(device, `${folder}/mixed`, own))
@@ -89,7 +89,23 @@ Deno.test("nibble train --qat-keep leaves layers as they are", async () => {
   const changed = Object.keys(plain).filter((path) =>
     plain[path].some((x, i) => Math.abs(x - again[path][i]) > 1e-4)
   );
-  assertEquals(changed.map((path) => path.split(".").at(-1)), ["v_proj", "down_proj"]);
+  assertEquals(changed, []);
+});
+
+Deno.test("nibble train --qat saves learnt steps: quantizing gives the trained whole numbers", async () => {
+  const args = ["--qat", "int2", "--qat-step", "learnt", "--qat-group", "16", "--full"];
+  const { code, stdout } = await nibble("train", ...SHORT, ...args, "--out", `${folder}/learnt`);
+  assertEquals(code, 0);
+  assertMatch(stdout, /\n--quantize int2 gives back its whole numbers\n$/);
+  assert(await lost("learnt", "int2") < 1e-6);
+  const out = ["--quantize", "int2", "--out", `${folder}/packed`, "--json"];
+  const told = await nibble("quantize", "--model", `${folder}/learnt`, ...out);
+  assertEquals(told.code, 0, told.stderr);
+  const { blockSize, layers, after } = JSON.parse(told.stdout);
+  assertEquals(blockSize, 16);
+  assert(layers.at(-1).relativeError < 1e-6);
+  // Two bits, and a scale for 16 weights.
+  assertEquals(after.bitsPerWeight, 4);
 });
 
 Deno.test("nibble train --qat rounds activations, learns steps, and goes on from a checkpoint", async () => {

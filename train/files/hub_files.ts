@@ -1,10 +1,11 @@
 /**
- * Which files of a model on the Hugging Face hub nibble takes: safetensors, the configuration and the tokenizer, and nothing that
- * could be code.
+ * Which files of a model on the Hugging Face hub nibble takes: safetensors, by that name or as steps of weights, the configuration and
+ * the tokenizer, and nothing that could be code.
  *
  * @module
  */
 import { readJsonOf, SHARDS_JSON } from "./input.ts";
+import { STEPS_FILE } from "./weight_steps.ts";
 
 const MODEL = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
@@ -60,7 +61,9 @@ export function chooseFiles(names: readonly string[], weights: boolean): HubChoi
   }
   if (!weights) return { files: small, index: null };
   const model = [MODEL, INDEX].find((name) => has.has(name));
-  const large = [model, ADAPTER].filter((name) => name !== undefined && has.has(name)) as string[];
+  const large = [STEPS_FILE, model, ADAPTER].filter((name) =>
+    name !== undefined && has.has(name)
+  ) as string[];
   const isWhole = has.has("config.json") && model !== undefined ||
     has.has("adapter_config.json") && has.has(ADAPTER);
   if (!isWhole) {

@@ -42,8 +42,7 @@ function turned(numbers: Uint8Array, rows: number, columns: number): Uint8Array<
  * @param stored codes, scales and zeros
  */
 export function storeInteger(name: string, stored: StoredInteger): Map<string, TensorData> {
-  const { type, codes, scales, shape: [rows, columns] } = stored;
-  const groups = scales.length / 2 / rows;
+  const { type, codes, shape: [rows, columns] } = stored;
   const tensors = new Map<string, TensorData>();
   const words = packCodes(codes, BITS[type], columns);
   const width = words.length / rows;
@@ -52,9 +51,19 @@ export function storeInteger(name: string, stored: StoredInteger): Map<string, T
     shape: [rows, width],
     data: new Int32Array(words.buffer),
   });
-  tensors.set(`${name}_scale`, storedScales(stored));
+  for (const [key, data] of storeGrid(name, stored)) tensors.set(key, data);
   const data = BigInt64Array.of(BigInt(rows), BigInt(columns));
-  tensors.set(`${name}_shape`, { dtype: "I64", shape: [2], data });
+  return tensors.set(`${name}_shape`, { dtype: "I64", shape: [2], data });
+}
+
+/** Of these tensors, the scales and the zero points. */
+export function storeGrid(
+  name: string,
+  stored: Omit<StoredInteger, "codes">,
+): Map<string, TensorData> {
+  const { type, scales, shape: [rows] } = stored;
+  const groups = scales.length / 2 / rows;
+  const tensors = new Map<string, TensorData>([[`${name}_scale`, storedScales(stored)]]);
   if (isSymmetric(stored)) return tensors;
   if (hasOwnZeros(stored)) return tensors.set(`${name}_zero_point`, storedZeros(stored));
   const zeros = wholeZeros(name, stored);
@@ -127,15 +136,29 @@ export async function readInteger(
       `Cannot read the integer weight "${name}": its columns are in another order ("${name}_g_idx"), wanted none; use the model that it was made from`,
     );
   }
-  const { groups, groupSize, scales } = await readScales(
-    source,
-    name,
-    [rows, columns],
-    groupSizes,
-    type,
-  );
+  const grid = await readGrid(source, name, [rows, columns], groupSizes, type);
+  const words = await wordsOf(source, `${name}_packed`);
+  const codes = unpackCodes(words, BITS[type], rows * columns, columns);
+  return { type, shape: [rows, columns], ...grid, codes };
+}
+
+/**
+ * Reads what `storeGrid` stored.
+ *
+ * @throws {RangeError} if the tensors do not fit a weight of that shape, or a size that is not among those given
+ */
+export async function readGrid(
+  source: TensorSource,
+  name: string,
+  shape: readonly [rows: number, columns: number],
+  groupSizes: readonly number[],
+  type: IntegerType,
+): Promise<Pick<StoredInteger, "groupSize" | "scales">> {
+  const fault = (problem: string) => integerFault(name, problem);
+  const [rows] = shape;
+  const { groups, groupSize, scales } = await readScales(source, name, shape, groupSizes, type);
   const bits = BITS[type];
-  const zero = entry("zero_point");
+  const zero = source.entries.get(`${name}_zero_point`);
   if (zero?.dtype === "F16" || zero?.dtype === "F32") {
     const own = await source.readFloats(`${name}_zero_point`);
     if (!sameShape(zero.shape, [rows, groups]) || !own.every(Number.isFinite)) {
@@ -162,7 +185,5 @@ export async function readInteger(
       scales[2 * i + 1] = value
     );
   }
-  const words = await wordsOf(source, `${name}_packed`);
-  const codes = unpackCodes(words, bits, rows * columns, columns);
-  return { type, shape: [rows, columns], groupSize, codes, scales };
+  return { groupSize, scales };
 }

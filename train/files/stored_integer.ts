@@ -24,7 +24,9 @@ export function isSymmetric({ type, scales }: Pick<IntegerParts, "type" | "scale
 }
 
 /** Scales without zeros, F32 [rows, groups]. */
-export function storedScales({ scales, shape: [rows] }: StoredInteger): TensorData {
+export function storedScales(
+  { scales, shape: [rows] }: Pick<StoredInteger, "scales" | "shape">,
+): TensorData {
   const groups = scales.length / 2 / rows;
   const data = Float32Array.from({ length: rows * groups }, (_, i) => scales[2 * i]);
   return { dtype: "F32", shape: [rows, groups], data };
@@ -36,7 +38,9 @@ export function hasOwnZeros({ type, scales }: Pick<IntegerParts, "type" | "scale
 }
 
 /** Zeros without scales, as floats [rows, groups]: F16 if those are exact, else F32. */
-export function storedZeros({ type, scales, shape: [rows] }: StoredInteger): TensorData {
+export function storedZeros(
+  { type, scales, shape: [rows] }: Omit<StoredInteger, "codes">,
+): TensorData {
   const zeros = Float32Array.from({ length: scales.length / 2 }, (_, i) => scales[2 * i + 1]);
   const shape = [rows, zeros.length / rows];
   return zeroBits(type, scales) <= 16
@@ -49,7 +53,10 @@ export function storedZeros({ type, scales, shape: [rows] }: StoredInteger): Ten
  *
  * @throws {TypeError} if one is no whole number, as HQQ's are: not all layouts have a place for those
  */
-export function wholeZeros(name: string, { type, scales }: StoredInteger): number[] {
+export function wholeZeros(
+  name: string,
+  { type, scales }: Pick<StoredInteger, "type" | "scales">,
+): number[] {
   const zeros = Array.from({ length: scales.length / 2 }, (_, i) => scales[2 * i + 1]);
   const most = 2 ** BITS[type] - 1;
   const wrong = zeros.find((zero) => !Number.isInteger(zero) || zero < 0 || zero > most);
@@ -116,7 +123,7 @@ export async function readScales(
   if (groupSize === undefined) {
     throw integerFault(
       name,
-      `it has ${groups} scales for ${columns} columns, but config.json has groups of ${
+      `it has ${groups} scales for ${columns} columns, but is said to have groups of ${
         groupSizes.join(", ") || "no size"
       }`,
     );

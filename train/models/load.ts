@@ -16,7 +16,8 @@ import { type IntegerConfig, readIntegerConfig } from "../files/compressed_confi
 import { readInteger } from "../files/pack_quantized.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
-import { isBytes, isInteger } from "../files/stored_integer.ts";
+import { isBytes, isInteger as isStoredInteger } from "../files/stored_integer.ts";
+import { namesSteps, openSteps, STEPS_FILE } from "../files/weight_steps.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
 import { IntegerTensor } from "../../kernels/quant/integer.ts";
 import { type InputRounding, roundingLayer } from "../nn/input_rounding.ts";
@@ -26,9 +27,10 @@ import { findWeights } from "./check_weights.ts";
 import { conversionNotes, openGgufModel, storedBlocks } from "./gguf.ts";
 import { HalvesReport } from "./halves.ts";
 import type { LanguageModel } from "./language_model.ts";
-import { checkOptions, type LoadOptions } from "./load_options.ts";
+import { checkOptions, isInteger, type LoadOptions } from "./load_options.ts";
 import { piecesOf } from "./pieces.ts";
 import { placeAll, type Stored } from "./place.ts";
+import { turned } from "./turn.ts";
 
 export type { LoadOptions, QuantizationScheme } from "./load_options.ts";
 
@@ -42,7 +44,7 @@ function checkQuantized(
   { trainable, dequantize }: LoadOptions,
 ): void {
   const all = [...names.values()];
-  const whole = all.find((name) => isInteger(source, name));
+  const whole = all.find((name) => isStoredInteger(source, name));
   const four = all.find((name) => isFourBit(source, name));
   if (saysFourBit && !four) {
     throw new RangeError(
@@ -78,7 +80,7 @@ async function readWeight(
   path: string,
   integers: IntegerConfig | null,
 ): Promise<Stored> {
-  const isWhole = integers !== null && isInteger(source, name);
+  const isWhole = integers !== null && isStoredInteger(source, name);
   if (!isWhole && !isFourBit(source, name)) return await piecesOf(source, name);
   const readWhole = isBytes(source, name) ? readBytes : readInteger;
   const rest = isWhole
@@ -99,7 +101,7 @@ async function roundInputs(
   for (const [path, layer] of [...model.linearLayers()]) {
     const inputs = config.inputsOf(path);
     const name = names.get(`${path}.weight`)!;
-    if (!inputs || !isInteger(source, name)) continue;
+    if (!inputs || !isStoredInteger(source, name)) continue;
     const { scheme, dynamic } = inputs;
     const fixed = dynamic ? null : await readInputs(source, name, scheme);
     roundings.set(path, { scheme, fixed });
@@ -200,14 +202,35 @@ export async function loadModel(
   const integers = readIntegerConfig(json, path);
   const saysFour = !integers && saysFourBit(json, path);
   checkQuantized(source, names, integers, saysFour, folder, options);
-  const read = (name: string): Promise<Stored> =>
-    readWeight(source, names.get(name)!, name.replace(/\.weight$/, ""), integers);
+  const wantsSteps = isInteger(options.quantize) && namesSteps(json);
+  using steps = wantsSteps ? await openSteps(folder) : null;
+  const onSteps = steps?.fits(options.quantize, options.blockSize) ?? false;
+  const read = async (name: string): Promise<Stored> => {
+    const own = names.get(name)!;
+    if (!onSteps || !steps!.has(name)) {
+      return await readWeight(source, own, name.replace(/\.weight$/, ""), integers);
+    }
+    const { shape: [rows, columns], transposed } = blueprint.weights.get(name)!;
+    const numbers = await source.readFloats(own);
+    return transposed
+      ? await steps!.put(name, turned(numbers, rows, columns), [columns, rows])
+      : await steps!.put(name, numbers, [rows, columns]);
+  };
+  // What lay on no steps was plain.
+  const asked = onSteps ? { ...options, quantize: undefined, blockSize: undefined } : options;
   const report = new HalvesReport();
-  const weights = await placeAll(device, blueprint.weights, read, options, report);
+  const weights = await placeAll(device, blueprint.weights, read, asked, report);
   const model = blueprint.create(device, json, weights);
   if (integers) await roundInputs(model, source, names, integers);
   model.tokenizer = await tokenizerIn(folder);
-  model.notes = report.notes(options);
+  model.notes = report.notes(asked);
+  if (wantsSteps && !onSteps) {
+    const where = steps ? `on the steps of ${steps.text}` : `on steps that "${STEPS_FILE}" has`;
+    const what = steps ? "ask for those" : "put that file into the folder";
+    const note =
+      `The weights lie ${where}, and were rounded once more: ${what} to have the numbers of training.`;
+    model.notes = [...model.notes, note];
+  }
   return model;
 }
 

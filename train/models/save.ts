@@ -16,6 +16,8 @@ import { storeBytes, storeInputs } from "../files/int_quantized.ts";
 import { storeKept } from "../files/kept_columns.ts";
 import { storeInteger } from "../files/pack_quantized.ts";
 import { quantizationConfig } from "../files/quantization_config.ts";
+import type { StoredInteger } from "../files/stored_integer.ts";
+import { stepsConfig, writeSteps } from "../files/weight_steps.ts";
 import { type TensorData, writeSafetensors } from "../files/safetensors.ts";
 import { type Json, saveTokenizer } from "../files/tokenizer.ts";
 import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
@@ -33,7 +35,10 @@ export interface SaveModelOptions {
    * 4 bits, it is what Python decodes them to.
    */
   readonly dtype?: "f32" | "f16" | "bf16";
-  /** Decode quantized weights, so that the folder holds a plain model: it rounds no inputs either. */
+  /**
+   * Decode quantized weights, so that the folder holds a plain model: it rounds no inputs either. The steps that integers lie on are
+   * in a file of their own beside it, but for 8 bits in "bf16": `loadModel` with `quantize` and the same type gives the integers back.
+   */
   readonly dequantize?: boolean;
 }
 
@@ -174,6 +179,26 @@ async function storeWeight(
   return rest && { ...rest, tensors: new Map([...rest.tensors, ...own]) };
 }
 
+/** Whether weights of a type still lie on their steps where plain ones are saved in another: 255 steps are too many for BF16. */
+function keepsSteps(dtype: SavedType, { bits }: IntegerTensor): boolean {
+  return dtype !== "bf16" || bits < 8;
+}
+
+/** The steps of a model in integers, by the names of its weights; none where some are not kept. */
+async function stepsOf(
+  model: LanguageModel,
+  dtype: SavedType,
+): Promise<Map<string, StoredInteger>> {
+  const steps = new Map<string, StoredInteger>();
+  for (const [path, layer] of model.linearLayers()) {
+    if (!(layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor)) continue;
+    const { weight } = layer;
+    if (!keepsSteps(dtype, weight)) return new Map();
+    steps.set(joinPath(path, "weight"), { ...await integerParts(weight), shape: weight.shape });
+  }
+  return steps;
+}
+
 /** Every tensor of the file, and the layers that are in integers. Tensors are by Hugging Face's name. */
 async function tensorsOf(
   model: LanguageModel,
@@ -215,7 +240,7 @@ function configOf(
   dequantize: boolean,
   integers: readonly IntegerLayer[],
 ): Json {
-  const { torch_dtype: _, quantization_config: earlier, ...json } = model.configJson;
+  const { torch_dtype: _, nibble: __, quantization_config: earlier, ...json } = model.configJson;
   const config: Json = { ...json, dtype: TORCH_NAMES[dtype] };
   const layers = [...model.linearLayers()];
   const weights = layers.map(([, layer]) => layer instanceof QuantizedLinear ? layer.weight : null);
@@ -285,9 +310,12 @@ export async function saveModel(
   }
   const { tensors, integers } = await tensorsOf(model, dtype, dequantize);
   const config = configOf(model, dtype, dequantize, integers);
+  const steps = dequantize ? await stepsOf(model, dtype) : new Map<string, StoredInteger>();
+  if (steps.size > 0) config.nibble = stepsConfig();
   await writeFolder(folder, async (draft) => {
     await writeWhole(`${draft}/config.json`, textOf(config));
     await writeSafetensors(`${draft}/model.safetensors`, tensors);
+    if (steps.size > 0) await writeSteps(draft, steps);
     if (model.tokenizer) await saveTokenizer(model.tokenizer, draft);
   });
 }
