@@ -114,7 +114,10 @@ Deno.test("nibble quantize says which options of activations do not go together"
   const cases: [string[], RegExp][] = [
     [["--smooth", "0.5"], /--smooth.*wanted --activations dynamic or static/],
     [["--activations", "dynamic"], /wanted --quantize int8 or int4 with it, found nf4/],
-    [["--quantize=int8", "--calibration=x"], /wanted --method gptq or awq with it, or --activ/],
+    [
+      ["--quantize=int8", "--calibration=x"],
+      /wanted --method gptq, awq or split with it, or --activ/,
+    ],
     [
       ["--quantize=int8", "--activations=static", "--smooth=0.5", "--method=gptq"],
       /gptq chooses integers before/,
