@@ -16,7 +16,7 @@ import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
-import { count, printJson, printLine, significant, table } from "./print.ts";
+import { count, printError, printJson, printLine, significant, table } from "./print.ts";
 
 const OBSERVERS = ["min-max", "moving-average", "percentile", "mse", "entropy"] as const;
 
@@ -155,6 +155,32 @@ function printReport(report: readonly InputReport[]): void {
   printOutliers(report);
 }
 
+/** An outlier this many times as large as the median channel takes most of a range from the others. */
+const ADVISED = 20;
+
+/** What is likely to be overlooked. */
+function adviceOf(
+  { text, smooth, observer }: z.output<typeof OPTIONS>,
+  report: readonly InputReport[] | null,
+): string[] {
+  const advice: string[] = [];
+  if (text === undefined) {
+    advice.push(
+      "the text was definitions that come with nibble; pass --text, one like those that the model will read",
+    );
+  }
+  const worst = report?.filter(({ outlier }) => outlier.timesMedian >= ADVISED) ?? [];
+  if (worst.length > 0 && smooth === undefined && observer === "min-max") {
+    advice.push(
+      `on ${worst.length} of ${
+        report!.length
+      } inputs an outlier takes the range from all others: --smooth 0.5 moves it into ` +
+        "the weights, and --observer percentile or mse clips it",
+    );
+  }
+  return advice;
+}
+
 const command: Command = defineCommand({
   name: "quantize calibrate",
   summary: "Find the ranges of a model's activations on a text, and what each observer costs",
@@ -206,6 +232,7 @@ const command: Command = defineCommand({
       });
     }
     if (report) printReport(report);
+    for (const line of adviceOf(options, report)) printError(`Warning: ${line}`);
     printLine(
       `Calibrated ${ranges.layers.size} layers on ${count(ranges.tokens)} tokens${
         out === undefined ? "; nothing was written, pass --out to keep the ranges" : `, see ${out}`

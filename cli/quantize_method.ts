@@ -9,7 +9,7 @@ import { splitLayers } from "../train/quant/outlier_layers.ts";
 import { quantizeLayers, type UniformScheme } from "../train/quant/weight_only.ts";
 import { embedded } from "./embedded.ts";
 import { WEIGHT_TYPES } from "./model_options.ts";
-import { percent } from "./print.ts";
+import { percent, printError } from "./print.ts";
 import { progress } from "./progress.ts";
 
 const GROUP = "Choosing integers";
@@ -115,8 +115,13 @@ export async function calibrationText(
     );
   }
   const read = calibration ?? (await embedded()).heldout;
+  if (calibration === undefined) printError(DEFAULT_TEXT);
   return { ids: tokenizer.encode((await readText(read)).text).subarray(0, calibrationTokens) };
 }
+
+/** What is said where a model is calibrated on a text that nobody chose. */
+const DEFAULT_TEXT =
+  "Warning: calibrated on definitions that come with nibble; pass --calibration, a text like those that the model will read";
 
 /** Quantizes the linear layers of a model with plain weights, in place, by another method than rounding to nearest. */
 export async function quantizeByMethod(

@@ -1,4 +1,7 @@
 import { assert, assertEquals, assertMatch } from "../assert.ts";
+import { loadModel } from "../../train/models/load.ts";
+import { saveModel } from "../../train/models/save.ts";
+import { device } from "../device.ts";
 import { nibble } from "./spawn.ts";
 
 const ASSETS = new URL("../../assets/", import.meta.url).pathname;
@@ -52,6 +55,36 @@ Deno.test("nibble quantize calibrate shows the largest outlier, and smooths", as
   assertMatch(stdout, /^model\S+ +\d+ +\S+ … \S+ +\d+ +\S+ … \S+ +\d+\.\d$/m);
   assertMatch(stdout, /The largest outlier: [\d.]+ in channel \d+ of what .* times the median/);
   assertMatch(stdout, /Calibrated 28 layers on 512 tokens; nothing was written/);
+});
+
+Deno.test("nibble quantize calibrate warns of a text that nobody chose, and of an outlier", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const model = await loadModel(device, `${ASSETS}base`, { weights: "f32" });
+    for (const [path, module] of model.modules()) {
+      if (path !== "model.layers.1.input_layernorm") continue;
+      const [[, gain]] = module.tensors();
+      const numbers = await gain.read() as Float32Array<ArrayBuffer>;
+      numbers[7] *= 300;
+      device.write(gain, numbers);
+    }
+    await saveModel(model, `${folder}/model`);
+    model.dispose();
+    const run = (...args: string[]) =>
+      nibble(
+        ...["quantize", "calibrate", "--model", `${folder}/model`, "--tokens", "128"],
+        ...["--window", "64", ...args],
+      );
+    const { code, stdout, stderr } = await run();
+    assertEquals(code, 0);
+    assertMatch(stdout, /in channel 7 of what model\.layers\.1\.self_attn\.q_proj, /);
+    assertMatch(stderr, /^Warning: the text was definitions that come with nibble; pass --text/m);
+    assertMatch(stderr, /^Warning: on 1 of 16 inputs an outlier takes the range .* --smooth 0\.5/m);
+    const told = await run("--text", HELDOUT, "--observer", "mse");
+    assertEquals([told.code, told.stderr], [0, ""]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("nibble quantize calibrate names what it cannot do", async () => {

@@ -278,10 +278,11 @@ Deno.test("nibble quantize --method gptq, awq, hqq and split write weights that 
       const out = `${folder}/${method}`;
       const flags = ["--quantize", type, "--method", method, "--calibration-tokens", "256"];
       if (method === "split") flags.push("--keep", "0.05");
-      const { code, stdout } = await nibble(
+      const { code, stdout, stderr } = await nibble(
         ...["quantize", "--model", base, "--out", out, ...flags, "--json"],
       );
       assertEquals(code, 0);
+      assertEquals(/^Warning: calibrated on definitions/m.test(stderr), method !== "hqq", stderr);
       const told = JSON.parse(stdout);
       assertEquals([told.method, told.quantize, told.blockSize], [method, type, 64]);
       assertEquals(told.keep, method === "split" ? 0.05 : undefined);
