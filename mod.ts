@@ -134,6 +134,8 @@ export {
   type RoundingExample,
 } from "./kernels/quant/number_types.ts";
 export { OutlierTensor } from "./kernels/quant/outlier_split.ts";
+export { rotate, type Rotation } from "./kernels/quant/rotate.ts";
+export { RotatedTensor } from "./kernels/quant/rotated_tensor.ts";
 export type { QuantizedProductOptions, QuantizedTensor } from "./kernels/quant/quantized_tensor.ts";
 export {
   type ActivationScheme,
@@ -361,6 +363,7 @@ export {
   type QuantizedActivations,
   readsActivation,
 } from "./train/quant/quantize_activations.ts";
+export { rotateLayers, type RotateOptions } from "./train/quant/rotate_layers.ts";
 export {
   type SmoothedScaling,
   smoothingFactors,

@@ -108,7 +108,8 @@ function bars(results: readonly SchemeResult[]): string[] {
 }
 
 /** What looks at a text before it rounds. */
-const CALIBRATED: readonly string[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"];
+const CALIBRATED: readonly string[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"]
+  .concat("w8a8-rotated");
 
 /** The tokens that schemes are calibrated on, and what is to be said of them. */
 async function calibrationOf(
@@ -225,7 +226,7 @@ const command: Command = defineCommand({
       "all schemes, for machines; GPTQ and AWQ look at notes.txt",
     ],
     [
-      "nibble quantize compare --model ./SmolLM2-135M --text book.txt --schemes f32,int8,w8a8-dynamic,w8a8-static,w8a8-smooth,w4a8",
+      "nibble quantize compare --model ./SmolLM2-135M --text book.txt --schemes f32,int8,w8a8-dynamic,w8a8-static,w8a8-smooth,w8a8-rotated,w4a8",
       "what 8-bit activations cost on top of 8- and 4-bit weights",
     ],
     [

@@ -8,6 +8,8 @@ import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
 import type { IntegerTensor } from "../../kernels/quant/integer.ts";
 import { quantizeRows } from "../../kernels/quant/quantize_rows.ts";
 import { quantizeRowsRef } from "../../kernels/quant/quantize_rows_ref.ts";
+import { rotate, rotationSize } from "../../kernels/quant/rotate.ts";
+import { rotateRef } from "../../kernels/quant/rotate_ref.ts";
 import { type KernelCase, places } from "../case.ts";
 import { randomWeight, weightBytes } from "./quant_weights.ts";
 
@@ -70,6 +72,31 @@ const rowsCase: KernelCase = {
   },
 };
 
+const rotateCase: KernelCase = {
+  kernel: "rotate activations",
+  tiny: { rows: 9, columns: 96 },
+  software: [{ rows: 256, columns: 576 }, { rows: 256, columns: 1536 }],
+  gpu: [{ rows: 1, columns: 4096 }, { rows: 4096, columns: 4096 }, { rows: 512, columns: 11_008 }],
+  allowed: 2e-6,
+  bytes: ({ rows, columns }) => 8 * rows * columns,
+  make: (inputs, { rows, columns }) => {
+    const x = inputs.floats([rows, columns]);
+    const before = inputs.between([columns], 0.5, 2);
+    const after = inputs.between([columns], 0.5, 2);
+    const size = rotationSize(columns);
+    return {
+      run: () => [rotate(x, { before, after, size })],
+      expected: (read) => {
+        // The whole of one row, the last.
+        const first = (rows - 1) * columns;
+        const row = read(x).subarray(first, first + columns);
+        const at = Array.from({ length: columns }, (_, i) => first + i);
+        return [{ at, values: rotateRef(row, read(before), read(after), size) }];
+      },
+    };
+  },
+};
+
 /** The cases. */
 export const BYTE_CASES: readonly KernelCase[] = [
   ...(["int8", "int4"] as const).flatMap((scheme) => [
@@ -77,4 +104,5 @@ export const BYTE_CASES: readonly KernelCase[] = [
     product(scheme, true),
   ]),
   rowsCase,
+  rotateCase,
 ];

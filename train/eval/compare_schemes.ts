@@ -27,6 +27,7 @@ import {
   readsActivation,
 } from "../quant/quantize_activations.ts";
 import type { ActivationRanges } from "../quant/activation_ranges.ts";
+import { rotateLayers } from "../quant/rotate_layers.ts";
 import { SMOOTHING } from "../quant/smooth_quant.ts";
 import { quantizeLayers } from "../quant/weight_only.ts";
 
@@ -37,7 +38,7 @@ export type SchemeName = (typeof SCHEME_NAMES)[number];
 export const SCHEME_NAMES = [
   ...["f32", "int8", "int4", "int3", "int2", "nf4", "nf4-dq", "fp4", "fp4-dq"] as const,
   ...["gptq", "awq", "hqq"] as const,
-  ...["w8a8-dynamic", "w8a8-static", "w8a8-smooth", "w4a8"] as const,
+  ...["w8a8-dynamic", "w8a8-static", "w8a8-smooth", "w8a8-rotated", "w4a8"] as const,
   ...["split", "policy"] as const,
 ] as const;
 
@@ -238,7 +239,8 @@ function checkNeeds(model: LanguageModel, options: CompareOptions): void {
   const { schemes, calibration: text, ranges, policy } = options;
   for (const scheme of schemes) {
     const { activations } = BYTE_SCHEMES[scheme] ?? {};
-    const isFixed = activations !== undefined && !(scheme === "w8a8-static" && ranges);
+    const isFixed = scheme === "w8a8-rotated" ||
+      activations !== undefined && !(scheme === "w8a8-static" && ranges);
     if (isFixed || scheme === "gptq" || scheme === "awq" || scheme === "split" && text) {
       calibrationWindows(model, textFor(scheme, text));
     }
@@ -270,6 +272,8 @@ async function apply(
         : { calibration: textFor(scheme, text) };
       return await quantizeActivations(model, { ...options, ...found });
     }
+    case "w8a8-rotated":
+      return await rotateLayers(model, { text: textFor(scheme, text) });
     case "gptq":
       return await gptqLayers(model, { text: textFor(scheme, text) });
     case "awq":

@@ -36,7 +36,7 @@ export function smoothingFactors(
 }
 
 /** The largest magnitude that any of the readers' weights has in each channel. */
-async function weightChannels(
+export async function weightChannels(
   layers: ReplacedLayers,
   readers: readonly string[],
 ): Promise<Float64Array> {
