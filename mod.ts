@@ -382,6 +382,7 @@ export {
   planMemory,
   type SchemeMemory,
 } from "./train/quant/memory_plan.ts";
+export { describeWeights, type WeightShape } from "./train/quant/weight_shape.ts";
 export { schemeBytes } from "./train/quant/scheme_size.ts";
 export { createObserver, type Observer, type ObserverOptions } from "./train/quant/observers.ts";
 

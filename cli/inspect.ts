@@ -13,6 +13,7 @@ import { modelFolder } from "./model_options.ts";
 import { printNumberTypes } from "./number_types.ts";
 import { jsonSwitch } from "./options.ts";
 import { bytes, count, percent, printJson, printLine, table } from "./print.ts";
+import { printWeightShapes, weightShapesOf } from "./weight_shapes.ts";
 
 /** What all tensors of one dtype take together. */
 interface Total {
@@ -161,6 +162,7 @@ const inspect: Command = defineCommand({
     ["nibble inspect ./SmolLM2-135M", "every tensor of a model folder"],
     ["nibble inspect ./SmolLM2-135M --adapter ./my-adapter", "and what share of it was trained"],
     ["nibble inspect model.safetensors --json", "for machines"],
+    ["nibble inspect ./SmolLM2-135M --weights", "why few bits do for most weights"],
     ["nibble inspect --types", "FP32 to FP4: bits, ranges, rounding, and a 7B model's size"],
   ],
   positionals: ["path"],
@@ -174,6 +176,10 @@ const inspect: Command = defineCommand({
       description: "a PEFT adapter folder or file: shows its share of the model's parameters",
       placeholder: "PATH",
     }),
+    weights: z.boolean().default(false).meta({
+      description:
+        "show how the weights of each kind of layer are spread: a bell, and its outliers",
+    }),
     types: z.boolean().default(false)
       .meta({
         description: "show the number types instead: what each can hold, and what it takes",
@@ -185,9 +191,17 @@ const inspect: Command = defineCommand({
   }).refine(({ path, types }) => !types || path === undefined, {
     message: "it cannot stand beside --types, wanted one of the two",
     path: ["path"],
+  }).refine(({ weights, types, adapter }) => !weights || !types && adapter === undefined, {
+    message: "it cannot stand beside --types or --adapter, wanted one of them",
+    path: ["weights"],
   }),
-  async run({ path, adapter, types, json }) {
+  async run({ path, adapter, weights, types, json }) {
     if (types) return printNumberTypes(json);
+    if (weights) {
+      using source = await openTensors(await modelFolder(path!));
+      const shapes = await weightShapesOf(source, path!);
+      return json ? printJson({ path, shapes }) : printWeightShapes(shapes);
+    }
     const model = await takeInventory(await modelFolder(path!));
     const own = adapter === undefined ? null : await takeInventory(await modelFolder(adapter));
     const share = own && model.parameters > 0 ? own.parameters / model.parameters : 0;

@@ -115,3 +115,30 @@ Deno.test("nibble inspect wants a path or --types", async () => {
     assert(/^error: .*PATH: it (is missing|cannot stand).*--types/.test(stderr), stderr);
   }
 });
+
+Deno.test("nibble inspect --weights shows how each kind of layer is spread", async () => {
+  const base = new URL("../../assets/base", import.meta.url).pathname;
+  const { code, stdout, stderr } = await nibble("inspect", base, "--weights");
+  assertEquals([code, stderr], [0, ""]);
+  for (
+    const line of [
+      /^k_proj +4 +51\.2 k +0\.\d+ +8\.1 σ +70\.8 % +95\.2 % +99\.3 % +1\.27$/m,
+      /^all +29 +1\.50 M /m,
+      /^a bell +68\.3 % +95\.5 % +99\.7 % +0\.00$/m,
+      /^ +from 0\.0 σ █{38,40} +19\.5 %$/m,
+    ]
+  ) assert(line.test(stdout), `${line} in\n${stdout}`);
+  const { shapes } = JSON.parse((await nibble("inspect", base, "--weights", "--json")).stdout);
+  assertEquals(shapes.length, 9);
+  assertEquals(shapes.at(-1).type, "all");
+  const both = await nibble("inspect", base, "--weights", "--adapter", base);
+  assertEquals(both.code, 2);
+  // A file without matrices has nothing to show.
+  await withModel(async (folder) => {
+    const path = `${folder}/norms.safetensors`;
+    await writeSafetensors(path, new Map([["norm.weight", floats(4)]]));
+    const few = await nibble("inspect", path, "--weights");
+    assertEquals(few.code, 1);
+    assert(/has no matrix in plain numbers/.test(few.stderr), few.stderr);
+  });
+});
