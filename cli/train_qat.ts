@@ -26,6 +26,16 @@ export const QAT_OPTIONS = {
       "weights along a row that share a step; 64, for int8 a row. The last ones of a row may be fewer",
     group: GROUP,
   }),
+  qatPer: z.enum(["channel", "tensor"]).optional().meta({
+    description: "a step for each row, or one for a layer, instead of groups",
+    group: GROUP,
+  }),
+  qatKind: z.enum(["symmetric", "symmetric-full", "asymmetric"]).optional().meta({
+    description:
+      "of weights: absmax over the largest whole number, over half of all, or with a zero point, " +
+      "which is learnt where steps are; asymmetric, for int8 and learnt steps symmetric",
+    group: GROUP,
+  }),
   qatStep: z.enum(["range", "learnt"]).optional().meta({
     description: "steps follow from the weights' range, or are learnt (LSQ); range",
     group: GROUP,
@@ -53,6 +63,8 @@ export const QAT_OPTIONS = {
 export interface QatChoice {
   readonly qat?: "int8" | "int4" | "int3" | "int2";
   readonly qatGroup?: number;
+  readonly qatPer?: "channel" | "tensor";
+  readonly qatKind?: "symmetric" | "symmetric-full" | "asymmetric";
   readonly qatStep?: "range" | "learnt";
   readonly qatKeep?: readonly string[];
   readonly qatActivations?: "int8" | "int4";
@@ -69,12 +81,18 @@ export function qatFault(
     readonly full: boolean;
   },
 ): string | null {
-  const { qat, qatGroup, qatStep, qatKeep, qatActivations, qatRange, qatObserve } = choice;
-  const own = { group: qatGroup, step: qatStep, keep: qatKeep, activations: qatActivations };
+  const { qat, qatGroup, qatPer, qatKind, qatActivations, qatRange, qatObserve } = choice;
+  const own = {
+    ...{ group: qatGroup, per: qatPer, kind: qatKind, step: choice.qatStep },
+    ...{ keep: choice.qatKeep, activations: qatActivations },
+  };
   if (!qat) {
     const first = Object.entries({ ...own, range: qatRange, observe: qatObserve })
       .find(([, value]) => value !== undefined);
     return first ? `--qat-${first[0]} says how --qat rounds: add that` : null;
+  }
+  if (qatGroup !== undefined && qatPer !== undefined) {
+    return `--qat-group and --qat-per ${qatPer} both say who shares a step: leave one of them out`;
   }
   if (!qatActivations && (qatRange ?? qatObserve) !== undefined) {
     return `--qat-${qatRange ? "range" : "observe"} is of rounded inputs: add --qat-activations`;
@@ -96,10 +114,11 @@ export function qatFault(
 
 /** Prepares the model as the options say. */
 export async function prepareFor(model: LanguageModel, choice: QatChoice): Promise<void> {
-  const { qat, qatGroup, qatStep, qatKeep, qatActivations, qatRange, qatObserve } = choice;
+  const { qat, qatGroup: groupSize, qatPer: share, qatKind: kind, qatStep: step } = choice;
+  const { qatKeep, qatActivations, qatRange, qatObserve } = choice;
   const paths = [...model.linearLayers()].map(([path]) => path);
   const kept = new Set(qatKeep ? matchTargets(paths, qatKeep) : []);
-  const weights = { bits: Number(qat!.slice(3)), groupSize: qatGroup, step: qatStep };
+  const weights = { bits: Number(qat!.slice(3)), groupSize, share, kind, step };
   const options: QatOptions = {
     weights: (path) => kept.has(path) ? null : weights,
     activations: qatActivations && {

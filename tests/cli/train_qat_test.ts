@@ -152,12 +152,44 @@ Deno.test("nibble train --qat rounds activations, learns steps, and goes on from
   assert(anew.some(({ scale }, i) => scale !== first[i].scale));
 });
 
+Deno.test("nibble train --qat rounds by rows and by layers, around zero and with zero points", async () => {
+  const cases = [
+    ["int8", "--qat-kind", "asymmetric", "--qat-per", "tensor"],
+    ["int4", "--qat-kind", "asymmetric", "--qat-per", "channel", "--qat-step", "learnt"],
+    ["int4", "--qat-kind", "symmetric-full", "--qat-group", "16"],
+  ];
+  for (const [i, [type, ...flags]] of cases.entries()) {
+    const [out, packed] = [`${folder}/kind${i}`, `${folder}/kind${i}-packed`];
+    const qat = ["--full", "--qat", type, ...flags, "--out", out];
+    const run = await nibble("train", ...SHORT, ...qat);
+    assertEquals([run.code, run.stderr], [0, ""]);
+    const told = await nibble(
+      ...["quantize", "--model", out, "--quantize", type, "--out", packed, "--json"],
+    );
+    assertEquals(told.code, 0, told.stderr);
+    assert(JSON.parse(told.stdout).layers.at(-1).relativeError < 1e-6, flags.join(" "));
+    const model = await loadModel(device, packed);
+    for (const [path, layer] of model.linearLayers()) {
+      assert(layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor, path);
+      const scales = await layer.weight.scales.read();
+      const groups = flags.includes("16") ? Math.ceil(layer.shape[1] / 16) : 1;
+      assertEquals(scales.length, 2 * layer.shape[0] * groups, path);
+      const own = new Set(scales.filter((_, at) => at % 2 === 0));
+      assertEquals(own.size === 1, flags.includes("tensor"), path);
+      assertEquals(layer.weight.zeros, flags.includes("asymmetric"), path);
+    }
+    model.dispose();
+  }
+});
+
 Deno.test("nibble train --qat says which options do not go together", async () => {
   const qat = ["--qat", "int4"];
   const nf4 = ["--quantize", "nf4", "--out", `${folder}/nf4`];
   assertEquals((await nibble("quantize", "--model", `${folder}/model`, ...nf4)).code, 0);
   await saveModel(tinyModel({ vocab_size: 258 }), `${folder}/other`);
   const cases: [number, RegExp, ...string[]][] = [
+    [2, /--qat-group and --qat-per channel both/, ...qat, "--qat-group=8", "--qat-per=channel"],
+    [2, /--qat-kind says how --qat rounds: add that/, "--qat-kind", "symmetric"],
     [2, /--qat: found "int5", wanted one of int8, int4, int3, int2/, "--qat", "int5"],
     [2, /--qat-group: found "0", wanted a whole number ≥ 1/, ...qat, "--qat-group", "0"],
     [2, /--qat-group says how --qat rounds: add that/, "--qat-group", "32"],
