@@ -17,7 +17,7 @@ import { type Command, defineCommand } from "./command.ts";
 import { jsonSwitch } from "./options.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { checkOut, checkOutFile } from "./out_folder.ts";
-import { bytes, curve, duration, percent, printJson, printLine } from "./print.ts";
+import { bytes, curve, duration, percent, printError, printJson, printLine } from "./print.ts";
 import { progress } from "./progress.ts";
 import { StepLog } from "./step_log.ts";
 import {
@@ -27,7 +27,7 @@ import {
   type TrainProfile,
   writeTrainTrace,
 } from "./train_profile.ts";
-import { prepareFor, QAT_OPTIONS, qatFault, saveRounded } from "./train_qat.ts";
+import { observeNote, prepareFor, QAT_OPTIONS, qatFault, saveRounded } from "./train_qat.ts";
 import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
 
 const DATA = "Data";
@@ -250,6 +250,8 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     `${dataset.length} sequences, ${trainer.steps} steps of ` +
       `${options.accumulation * options.batchSize}×${trainer.length} tokens`,
   );
+  const warning = observeNote(model, options, trainer.steps);
+  if (warning) printError(warning);
   const memory = trainer.memory();
   say(
     `${bytes(memory.peak)} of GPU memory: ${bytes(memory.held)} for the model, ` +

@@ -132,6 +132,20 @@ export async function prepareFor(model: LanguageModel, choice: QatChoice): Promi
   await prepareQat(model, options);
 }
 
+/** What is said where a run ends before ranges of inputs are observed: none of its steps rounds inputs. Null elsewhere. */
+export function observeNote(
+  { inputRoundings }: LanguageModel,
+  { qatActivations, qatRange, qatObserve }: QatChoice,
+  steps: number,
+): string | null {
+  if (!qatActivations || qatRange === "token") return null;
+  if (qatObserve === undefined && inputRoundings.size > 0) return null;
+  const observed = qatObserve ?? 20;
+  if (steps > observed) return null;
+  return `Warning: inputs are rounded in none of the ${steps} steps, as their ranges are observed in the first ${observed}; ` +
+    "train for more, or pass a smaller --qat-observe";
+}
+
 /**
  * Converts the model, saves it, and says what is in the folder: a plain model with rounded weights, or whole numbers and ranges where
  * inputs are rounded too.

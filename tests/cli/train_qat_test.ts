@@ -182,6 +182,21 @@ Deno.test("nibble train --qat rounds by rows and by layers, around zero and with
   }
 });
 
+Deno.test("nibble train --qat warns where no step rounds inputs", async () => {
+  const run = async (name: string, ...args: string[]) => {
+    const qat = ["--full", "--qat", "int8", "--qat-activations", "int8", ...args];
+    const { code, stderr } = await nibble("train", ...SHORT, ...qat, "--out", `${folder}/${name}`);
+    assertEquals(code, 0, stderr);
+    return stderr;
+  };
+  assertMatch(
+    await run("late"),
+    /^Warning: inputs are rounded in none of the 8 steps, .* first 20/,
+  );
+  assertEquals(await run("early", "--qat-observe", "7"), "");
+  assertEquals(await run("tokens", "--qat-range", "token"), "");
+});
+
 Deno.test("nibble train --qat says which options do not go together", async () => {
   const qat = ["--qat", "int4"];
   const nf4 = ["--quantize", "nf4", "--out", `${folder}/nf4`];
