@@ -83,8 +83,51 @@ export function holdRows(device: Device, columns: number, most = 8): HeldRows | 
 const WALKERS = 264;
 
 /** The grid for workgroups that walk several rows each, if what they sum up on the way is wanted, and else one. */
-export function walkGrid(rows: number, split: RowSplit, sums: boolean): Grid {
-  return sums ? [Math.min(WALKERS, Math.ceil(rows / split.ROWS))] : rowGrid(rows, split);
+export function walkGrid(
+  rows: number,
+  split: RowSplit,
+  sums: boolean,
+  walkers: number = WALKERS,
+): Grid {
+  return sums ? [Math.min(walkers, Math.ceil(rows / split.ROWS))] : rowGrid(rows, split);
+}
+
+/** How workgroups that walk rows sum over the lanes of each: in workgroup memory, or first within subgroups of 32 lanes. */
+export type WalkSums = "workgroup" | "subgroup";
+
+/** The fastest that a device has. */
+export function chooseWalkSums({ adapter }: Device): WalkSums {
+  return adapter.subgroups ? "subgroup" : "workgroup";
+}
+
+/**
+ * WGSL of `walk_sums(values, t, turn)`: two sums at once over the lanes of a row, of 32 or more. `t` is what `row_lane` gives, `turn`
+ * 0 and 1 by turns, so that with subgroups one barrier is enough for each row.
+ */
+export function walkSumsCode(sums: WalkSums): string {
+  if (sums === "workgroup") {
+    return `
+fn walk_sums(values: vec2<f32>, t: vec2<u32>, turn: u32) -> vec2<f32> {
+  return row_sums(values, t.x, t.y);
+}
+`;
+  }
+  return `
+var<workgroup> walk_parts: array<vec2<f32>, 2u * ROWS * LANES / 32u>;
+fn walk_sums(values: vec2<f32>, t: vec2<u32>, turn: u32) -> vec2<f32> {
+  let own = subgroupAdd(values);
+  let base = (turn * ROWS + t.y) * (LANES / 32u);
+  if (t.x % 32u == 0u) {
+    walk_parts[base + t.x / 32u] = own;
+  }
+  workgroupBarrier();
+  var all = walk_parts[base];
+  for (var k = 1u; k < LANES / 32u; k++) {
+    all += walk_parts[base + k];
+  }
+  return all;
+}
+`;
 }
 
 /** WGSL for rows of groups: `row_sum` and `row_max`, V and its functions, and `#{…}#` repeated for each group of a lane. */

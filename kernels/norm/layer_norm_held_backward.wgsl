@@ -1,6 +1,7 @@
 // The gradients of LayerNorm for x, as in layer_norm_backward.wgsl, and for gain and bias, with the rows in registers. A workgroup
 // walks several rows; a lane has the same columns in all of them, and sums their share of gain's gradient, Σ d out · x̂, and of
-// bias's, Σ d out, which it leaves in pieces [workgroups, columns]. V is a group of elements.
+// bias's, Σ d out, which it leaves in pieces [workgroups, columns]. While a row is worked on, the next one is on its way. V is a
+// group of elements.
 struct Params { rows: u32, groups: u32, columns: f32, add: u32, with_gain: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<V>;
@@ -17,24 +18,38 @@ struct Params { rows: u32, groups: u32, columns: f32, add: u32, with_gain: u32 }
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
         @builtin(local_invocation_index) index: u32) {
   let t = row_lane(index);
+  let begin = (w.y * n.x + w.x) * ROWS;
+  let begin_row = min(begin + t.y, params.rows - 1u);
+  var next_stat = stats[begin_row];
   #{let k# = t.x + #u * LANES;
   let is_in# = k# < params.groups;
-  let gain# = gain[min(k#, params.groups - 1u)];
+  let at# = min(k#, params.groups - 1u);
+  let gain# = gain[at#];
   var gain_piece# = V(0.0);
-  var bias_piece# = V(0.0);}#
+  var bias_piece# = V(0.0);
+  var next_x# = x[begin_row * params.groups + at#];
+  var next_g# = d_out[begin_row * params.groups + at#];}#
   let stride = n.x * n.y * ROWS;
-  for (var first = (w.y * n.x + w.x) * ROWS; first < params.rows; first += stride) {
+  var turn = 0u;
+  for (var first = begin; first < params.rows; first += stride) {
     let row = first + t.y;
-    let base = min(row, params.rows - 1u) * params.groups;
-    let stat = stats[min(row, params.rows - 1u)];
-    #{let n# = (x[base + min(k#, params.groups - 1u)] - stat.x) * stat.y;
-    let g# = d_out[base + min(k#, params.groups - 1u)];}#
+    let base = row * params.groups;
+    let stat = next_stat;
+    #{let n# = (next_x# - stat.x) * stat.y;
+    let g# = next_g#;}#
+    if (first + stride < params.rows) {
+      let next = min(row + stride, params.rows - 1u);
+      next_stat = stats[next];
+      #{next_x# = x[next * params.groups + at#];
+      next_g# = d_out[next * params.groups + at#];}#
+    }
     var sum = V(0.0);
     var products = V(0.0);
     #{let own_g# = select(V(0.0), g# * gain#, is_in#);
     sum += own_g#;
     products += own_g# * n#;}#
-    let means = row_sums(vec2<f32>(total(sum), total(products)), t.x, t.y) / params.columns;
+    let means = walk_sums(vec2<f32>(total(sum), total(products)), t, turn) / params.columns;
+    turn = 1u - turn;
     if (row < params.rows) {
       #{if (is_in#) {
         var own# = stat.y * (g# * gain# - means.x - n# * means.y);
