@@ -41,9 +41,9 @@ interface Inventory {
 
 const PACKED = ".quant_state.bitsandbytes__";
 
-/** What bitsandbytes stores beside a quantized weight (its `QuantState.as_dict`, and `SCB` of LLM.int8). */
+/** What is stored beside a quantized weight: by bitsandbytes (its `QuantState.as_dict`, and `SCB` of LLM.int8), and for integers. */
 const SIDE_DATA =
-  /\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|weight_(scale|zero_point|packed)|input_(scale|zero_point))$/;
+  /\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|weight_(scale|zero_point|packed|kept|columns)|input_(scale|zero_point))$/;
 
 /** Of packed integers, the tensor that says how many they are. */
 const PACKED_SHAPE = ".weight_shape";

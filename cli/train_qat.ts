@@ -157,7 +157,8 @@ export async function saveRounded(
   { qat, qatActivations }: QatChoice,
 ): Promise<string> {
   await convertQat(model);
-  await saveModel(model, out, { dequantize: qatActivations === undefined, dtype });
+  const isPlain = qatActivations === undefined;
+  await saveModel(model, out, { dequantize: isPlain, steps: isPlain, dtype });
   if (qatActivations) {
     return `It rounds weights to ${qat} and inputs to ${qatActivations} as in training; with --dequantize, train --qat goes on`;
   }

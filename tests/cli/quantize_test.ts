@@ -297,6 +297,10 @@ Deno.test("nibble quantize --method gptq, awq, hqq and split write weights that 
         sum + own.weightBytes, 0) /
         [...loaded.linearLayers()].reduce((sum, [, { shape: [n, k] }]) => sum + n * k, 0);
       assertEquals(told.after.bitsPerWeight, bits);
+      if (method === "split") {
+        const inspected = await nibble("inspect", out, "--json");
+        assertEquals(JSON.parse(inspected.stdout).parameters, loaded.count().total);
+      }
       loaded.dispose();
     }
     const refused: [string[], RegExp][] = [

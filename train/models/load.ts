@@ -216,7 +216,7 @@ export async function loadModel(
       ? await steps!.put(name, turned(numbers, rows, columns), [columns, rows])
       : await steps!.put(name, numbers, [rows, columns]);
   };
-  // What lay on no steps was plain.
+  // What lies on no steps was plain.
   const asked = onSteps ? { ...options, quantize: undefined, blockSize: undefined } : options;
   const report = new HalvesReport();
   const weights = await placeAll(device, blueprint.weights, read, asked, report);

@@ -15,7 +15,8 @@ const SCHEMES: readonly QuantizationScheme[] = ["nf4", "fp4", "int8", "int4", "i
 export interface LoadOptions {
   /**
    * The scheme of the linear layers' weights; without it they stay as the checkpoint has them: in 32 bits, in the 4 bits of
-   * bitsandbytes, or in the blocks of a GGUF file.
+   * bitsandbytes, or in the blocks of a GGUF file. Where a plain model was saved with the steps that its weights lie on, their type
+   * gives the integers that it was saved from, and leaves plain what was plain then.
    */
   readonly quantize?: QuantizationScheme;
   /** Quantize the scales too (Dettmers et al., arXiv 2305.14314, section 3). */

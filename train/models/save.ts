@@ -35,11 +35,13 @@ export interface SaveModelOptions {
    * 4 bits, it is what Python decodes them to.
    */
   readonly dtype?: "f32" | "f16" | "bf16";
-  /**
-   * Decode quantized weights, so that the folder holds a plain model: it rounds no inputs either. The steps that integers lie on are
-   * in a file of their own beside it, but for 8 bits in "bf16": `loadModel` with `quantize` and the same type gives the integers back.
-   */
+  /** Decode quantized weights, so that the folder holds a plain model: it rounds no inputs either. */
   readonly dequantize?: boolean;
+  /**
+   * With `dequantize`: keep the steps that integers lie on in a file beside the plain weights, so that `loadModel` with `quantize` and
+   * their type gives the same integers, and leaves plain what was plain. Not for 8 bits in "bf16", which has no room for so many.
+   */
+  readonly steps?: boolean;
 }
 
 type SavedType = NonNullable<SaveModelOptions["dtype"]>;
@@ -303,14 +305,19 @@ function textOf(config: Json): string {
 export async function saveModel(
   model: LanguageModel,
   folder: string,
-  { dtype = "f32", dequantize = false }: SaveModelOptions = {},
+  { dtype = "f32", dequantize = false, steps: keepSteps = false }: SaveModelOptions = {},
 ): Promise<void> {
+  if (keepSteps && !dequantize) {
+    throw new TypeError(
+      "Cannot save the model with steps of plain weights: without dequantize integers are written as they are; leave steps out",
+    );
+  }
   for (const [path, module] of model.modules()) {
     if (module instanceof LinearLayer) checkLayer(path, module, dequantize);
   }
   const { tensors, integers } = await tensorsOf(model, dtype, dequantize);
   const config = configOf(model, dtype, dequantize, integers);
-  const steps = dequantize ? await stepsOf(model, dtype) : new Map<string, StoredInteger>();
+  const steps = keepSteps ? await stepsOf(model, dtype) : new Map<string, StoredInteger>();
   if (steps.size > 0) config.nibble = stepsConfig();
   await writeFolder(folder, async (draft) => {
     await writeWhole(`${draft}/config.json`, textOf(config));

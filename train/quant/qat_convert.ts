@@ -138,8 +138,8 @@ function mergeOthers(model: LanguageModel, prepared: ReadonlyMap<string, unknown
  * rounding. Trainers on it must be disposed.
  *
  * `saveModel` writes whole numbers, and the ranges of inputs with them: a model that is loaded from there rounds as this one does, and
- * `prepareQat` begins with those ranges. With `dequantize: true` it writes the rounded weights as a plain model, and the
- * steps, learnt or not, in a file beside it: `loadModel` with `quantize` and their type gives the whole numbers back.
+ * `prepareQat` begins with those ranges. With `dequantize` it writes the rounded weights as a plain model, with `steps` their
+ * steps beside them: `loadModel` with `quantize` and their type gives the whole numbers back, also where steps were learnt.
  *
  * @param model a model that `prepareQat` has prepared
  * @throws {TypeError} if it was not, or a layer was replaced since, or no activation was observed
@@ -167,7 +167,7 @@ function mergeOthers(model: LanguageModel, prepared: ReadonlyMap<string, unknown
  *   console.log(step, loss); // the divergence from the teacher
  * }
  * await convertQat(model);
- * await saveModel(model, `${await Deno.makeTempDir()}/rounded`, { dequantize: true });
+ * await saveModel(model, `${await Deno.makeTempDir()}/rounded`, { dequantize: true, steps: true });
  * ```
  */
 export async function convertQat(model: LanguageModel): Promise<void> {

@@ -68,7 +68,7 @@ async function savedPlain(
     for await (const { loss } of trainer.run()) assert(Number.isFinite(loss));
   }
   await convertQat(model);
-  await saveModel(model, folder, { dequantize: true, dtype });
+  await saveModel(model, folder, { dequantize: true, steps: true, dtype });
   return model;
 }
 
@@ -145,6 +145,11 @@ Deno.test("steps that are missing, of other types, or of weights that changed si
   await Deno.writeFile(file, bytes);
   const other = randomModel(device, LLAMA, { seed: 5 });
   const config = await Deno.readTextFile(`${folder}/config.json`);
+  await assertRejects(
+    () => saveModel(model, folder, { steps: true }),
+    TypeError,
+    "leave steps out",
+  );
   // A plain model in the same folder does not take them for its own.
   await saveModel(other, folder);
   assertEquals(await kinds({ quantize: "int3" }), { schemes: ["int3"], notes: "" });
