@@ -43,7 +43,7 @@ const PACKED = ".quant_state.bitsandbytes__";
 
 /** What is stored beside a quantized weight: by bitsandbytes (its `QuantState.as_dict`, and `SCB` of LLM.int8), and for integers. */
 const SIDE_DATA =
-  /\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|weight_(scale|zero_point|packed|kept|columns)|input_(scale|zero_point))$/;
+  /\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|weight_(scale|zero_point|packed|kept|columns)|input_(scale|zero_point|before|after|block))$/;
 
 /** Of packed integers, the tensor that says how many they are. */
 const PACKED_SHAPE = ".weight_shape";

@@ -222,6 +222,10 @@ const command: Command = defineCommand({
       "weights and activations in 8 bits: products are in whole numbers, here and in engines that read compressed-tensors",
     ],
     [
+      "nibble quantize --model ./SmolLM2-135M --out ./w8a8 --quantize int8 --activations rotated --calibration notes.txt",
+      "static activations that lose little where some are far larger than others; nibble alone reads such a folder",
+    ],
+    [
       "nibble quantize --model ./SmolLM2-135M --out ./split --quantize int4 --method split --keep 0.05",
       "the 5 % of input channels that matter most in 16 bits; nibble alone reads such a folder",
     ],
@@ -295,7 +299,7 @@ const command: Command = defineCommand({
     if (policy) (await quantizeByPolicy(loaded, policy)).commit();
     else if (method !== "round") await quantizeByMethod(loaded, options, json);
     else if (isRanged(options)) await quantizeInRange(loaded, options);
-    const isScaled = activations !== undefined && await quantizeInputs(loaded, options);
+    const isScaled = activations !== undefined && await quantizeInputs(loaded, options, json);
     // AWQ and SmoothQuant scale channels before weights are rounded: they are not to be compared with those of the file.
     const layers = method === "awq" || isScaled ? [] : await measure(loaded, source, json);
     const dtype = dtypeOf(source);
@@ -312,7 +316,7 @@ const command: Command = defineCommand({
         out,
         ...policy ? { policy } : { quantize: type, method, doubleQuant, blockSize: block },
         ...isRanged(options) && { range: options.range ?? null, per: options.per ?? null },
-        ...method === "split" && { keep: options.keep },
+        ...(method === "split" || activations === "rotated") && { keep: options.keep },
         ...activations && { activations, smooth: options.smooth ?? null },
         dtype,
         before,

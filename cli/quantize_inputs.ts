@@ -4,17 +4,20 @@ import { matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type ActivationMode, quantizeActivations } from "../train/quant/quantize_activations.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
+import { rotateLayers } from "../train/quant/rotate_layers.ts";
 import { textList } from "./options.ts";
+import { progress } from "./progress.ts";
 import { calibrationText, type MethodChoice } from "./quantize_method.ts";
 
 const GROUP = "Activations";
 
 /** How layers' inputs are rounded, and of which layers. */
 export const INPUT_OPTIONS = {
-  activations: z.enum(["dynamic", "static"]).optional().meta({
+  activations: z.enum(["dynamic", "static", "rotated"]).optional().meta({
     description:
       "round what layers read to 8 bits too (with int8 or int4): each token by its own " +
-      "range, or all by one that is found on a text",
+      "range; all by one that is found on a text; or so once they were smoothed and turned, with the " +
+      "largest channels in 16 bits",
     group: GROUP,
   }),
   smooth: z.number().min(0).max(1).optional().meta({
@@ -41,7 +44,7 @@ export const INPUT_OPTIONS = {
 
 /** What `INPUT_OPTIONS` give, beside the options that they must fit. */
 export interface InputChoice extends MethodChoice {
-  readonly activations?: "dynamic" | "static";
+  readonly activations?: "dynamic" | "static" | "rotated";
   readonly smooth?: number;
   readonly ranges?: string;
   readonly keepActivations?: readonly string[];
@@ -50,7 +53,8 @@ export interface InputChoice extends MethodChoice {
 
 /** Whether a text is read for the ranges of inputs. */
 export function readsText({ activations, smooth, ranges }: InputChoice): boolean {
-  return ranges === undefined && (activations === "static" || smooth !== undefined);
+  if (ranges !== undefined) return false;
+  return activations === "static" || activations === "rotated" || smooth !== undefined;
 }
 
 /** Notes what does not go together. */
@@ -60,7 +64,7 @@ export function checkInputs(choice: InputChoice, context: z.RefinementCtx): void
     context.addIssue({ code: "custom", message, path: [path] });
   if (activations === undefined) {
     for (const key of Object.keys(INPUT_OPTIONS) as (keyof typeof INPUT_OPTIONS)[]) {
-      if (choice[key] !== undefined) refuse(key, "wanted --activations dynamic or static with it");
+      if (choice[key] !== undefined) refuse(key, "wanted --activations with it");
     }
     return;
   }
@@ -74,13 +78,41 @@ export function checkInputs(choice: InputChoice, context: z.RefinementCtx): void
   if (smooth !== undefined && method !== "round") {
     refuse("smooth", `${method} chooses integers before: leave one of them out`);
   }
+  if (activations === "rotated") {
+    for (const key of ["ranges", "keepActivations", "dynamicActivations"] as const) {
+      if (choice[key] !== undefined) {
+        refuse(key, "all are static once they are turned: leave it out");
+      }
+    }
+    if (method !== "round") refuse("activations", `${method} chooses integers before: not rotated`);
+  }
   if (dynamicActivations && activations === "dynamic") {
     refuse("dynamicActivations", "all are: wanted --activations static with it");
   }
 }
 
 /** Rounds the inputs of a model's layers, and their weights if they are plain. True if channels were scaled. */
-export async function quantizeInputs(model: LanguageModel, choice: InputChoice): Promise<boolean> {
+export async function quantizeInputs(
+  model: LanguageModel,
+  choice: InputChoice,
+  json: boolean,
+): Promise<boolean> {
+  const { activations } = choice;
+  if (activations !== "rotated") return await roundInputs(model, { ...choice, activations });
+  const { smooth, keep, blockSize: groupSize } = choice;
+  const text = await calibrationText(model, choice, "with static activations");
+  using bar = progress({ total: [...model.linearLayers()].length, label: "Turning", json });
+  const onProgress = (done: number) => bar.update(done);
+  const weights = choice.quantize as "int8" | "int4";
+  (await rotateLayers(model, { text, weights, groupSize, smooth, keep, onProgress })).commit();
+  return false;
+}
+
+/** Rounds them as they are. */
+async function roundInputs(
+  model: LanguageModel,
+  choice: InputChoice & { readonly activations?: ActivationMode },
+): Promise<boolean> {
   const { quantize, blockSize: groupSize, method, smooth, activations } = choice;
   const paths = [...model.linearLayers()].map(([path]) => path);
   const named = (names: readonly string[] | undefined, mode: ActivationMode) =>

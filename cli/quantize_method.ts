@@ -29,7 +29,8 @@ export const METHOD_OPTIONS = {
     group: GROUP,
   }),
   keep: z.number().gt(0).lt(1).optional().meta({
-    description: `the share of input channels that split keeps in 16 bits; ${KEEP}`,
+    description:
+      `the share of input channels that stay in 16 bits: with split ${KEEP}, with --activations rotated 0.01`,
     group: GROUP,
   }),
   calibration: z.string().min(1).optional().meta({
@@ -72,7 +73,9 @@ export function checkMethod(
 ): void {
   const refuse = (path: string, message: string) =>
     context.addIssue({ code: "custom", message, path: [path] });
-  if (keep !== undefined && method !== "split") refuse("keep", "wanted --method split with it");
+  if (keep !== undefined && method !== "split" && activations !== "rotated") {
+    refuse("keep", "wanted --method split or --activations rotated with it");
+  }
   if ((method === "round" || method === "hqq") && calibration !== undefined && !needsText) {
     refuse("calibration", "wanted --method gptq, awq or split with it, or --activations static");
   }

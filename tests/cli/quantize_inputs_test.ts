@@ -1,15 +1,18 @@
 import { noGrad } from "../../core/autograd.ts";
 import { tensor } from "../../core/tensor.ts";
+import { readText } from "../../train/data/dataset.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { loadModel } from "../../train/models/load.ts";
 import { QuantizedLinear } from "../../train/nn/linear.ts";
 import { QuantizedActivationLinear } from "../../train/nn/quantized_activations.ts";
 import { quantizeActivations } from "../../train/quant/quantize_activations.ts";
+import { rotateLayers } from "../../train/quant/rotate_layers.ts";
 import { assert, assertEquals, assertMatch } from "../assert.ts";
 import { device } from "../device.ts";
 import { nibble } from "./spawn.ts";
 
 const BASE = new URL("../../assets/base", import.meta.url).pathname;
+const HELDOUT = new URL("../../assets/wordnet/heldout.txt", import.meta.url).pathname;
 
 async function logits(model: LanguageModel): Promise<Float32Array> {
   const ids = model.tokenizer!.encode("a large wild cat with stripes");
@@ -66,9 +69,14 @@ Deno.test("nibble quantize --activations writes W8A8 and W4A8, which eval and ge
       down_proj: "none",
     });
     const flags = ["--model", `${folder}/w8a8`, "--json"];
-    const text = new URL("../../assets/wordnet/heldout.txt", import.meta.url).pathname;
     const perplexity = async (...own: string[]) => {
-      const { code, stdout, stderr } = await nibble("eval", ...own, "--text", text, "--limit=160");
+      const { code, stdout, stderr } = await nibble(
+        "eval",
+        ...own,
+        "--text",
+        HELDOUT,
+        "--limit=160",
+      );
       assertEquals(code, 0, stderr);
       return JSON.parse(stdout).perplexity;
     };
@@ -79,6 +87,29 @@ Deno.test("nibble quantize --activations writes W8A8 and W4A8, which eval and ge
     const inspected = await nibble("inspect", `${folder}/w8a8`, "--json");
     assertEquals(JSON.parse(inspected.stdout).parameters, own.count().total);
     for (const model of [dynamic, own, loaded]) model.dispose();
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("nibble quantize --activations rotated writes static activations that were turned", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const { code, stdout, stderr } = await nibble(
+      ...["quantize", "--model", BASE, "--out", `${folder}/out`, "--quantize", "int8"],
+      ...["--activations", "rotated", "--keep", "0.02", "--calibration-tokens", "512"],
+    );
+    assertEquals(code, 0, stderr);
+    assertMatch(stdout, /: int8 by rows, inputs in 8 bits, rotated, the rest in f16$/m);
+    const model = await loadModel(device, `${folder}/out`);
+    const own = await loadModel(device, BASE);
+    const ids = own.tokenizer!.encode((await readText(HELDOUT)).text).subarray(0, 512);
+    (await rotateLayers(own, { text: { ids }, keep: 0.02 })).commit();
+    assertEquals(await logits(model), await logits(own));
+    const inspected = await nibble("inspect", `${folder}/out`, "--json");
+    // Columns in 16 bits are beside a whole weight that is 0 there: its numbers are counted once.
+    assertEquals(JSON.parse(inspected.stdout).parameters, own.count().total);
+    for (const one of [model, own]) one.dispose();
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -112,7 +143,7 @@ Deno.test("nibble quantize takes the ranges that calibrate wrote, and weights th
 
 Deno.test("nibble quantize says which options of activations do not go together", async () => {
   const cases: [string[], RegExp][] = [
-    [["--smooth", "0.5"], /--smooth.*wanted --activations dynamic or static/],
+    [["--smooth", "0.5"], /--smooth.*wanted --activations with it/],
     [["--activations", "dynamic"], /wanted --quantize int8 or int4 with it, found nf4/],
     [
       ["--quantize=int8", "--calibration=x"],
@@ -131,6 +162,9 @@ Deno.test("nibble quantize says which options of activations do not go together"
       /all are: wanted --activations static/,
     ],
     [["--policy=x", "--activations=dynamic"], /leave it out with --policy/],
+    [["--quantize=int8", "--keep=0.1"], /wanted --method split or --activations rotated/],
+    [["--quantize=int8", "--activations=rotated", "--ranges=x"], /static once they are turned/],
+    [["--quantize=int8", "--activations=rotated", "--method=gptq"], /chooses integers before/],
   ];
   for (const [flags, message] of cases) {
     const { code, stderr } = await nibble("quantize", "--model", BASE, "--out", "/x", ...flags);

@@ -309,7 +309,7 @@ Deno.test("nibble quantize --method gptq, awq, hqq and split write weights that 
         /--calibration: wanted --method gptq, awq or split/,
       ],
       [["--method", "hqq", "--quantize", "int8"], /hqq gives int4, int3 or int2/],
-      [["--keep", "0.1"], /--keep: wanted --method split with it/],
+      [["--keep", "0.1"], /--keep: wanted --method split or --activations rotated with it/],
       [["--method", "split", "--quantize", "int4", "--double-quant"], /int4 has no scales to/],
       [["--method", "split", "--quantize", "int8", "--activations", "dynamic"], /in floats/],
     ];

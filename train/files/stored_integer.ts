@@ -82,15 +82,20 @@ export function isInteger(source: TensorSource, name: string): boolean {
   return isPacked(source, name) || isBytes(source, name);
 }
 
-/** What a layer's weight is called, and the scale and the zero point of what the layer reads. */
-export function inputNames(weight: string): { scale: string; zero: string } {
-  const layer = weight.replace(/weight$/, "");
-  return { scale: `${layer}input_scale`, zero: `${layer}input_zero_point` };
+/** What the tensors are called that say what a layer with this weight does to its inputs. */
+export function inputNames(
+  weight: string,
+): Readonly<Record<"scale" | "zero" | "before" | "after" | "block", string>> {
+  const own = `${weight.replace(/weight$/, "")}input_`;
+  return {
+    ...{ scale: `${own}scale`, zero: `${own}zero_point` },
+    ...{ before: `${own}before`, after: `${own}after`, block: `${own}block` },
+  };
 }
 
 /** The integer weight that a tensor is or is a part of, or null: of `up.weight_scale` and `up.input_scale` it is `up.weight`. */
 export function integerWeightOf(source: TensorSource, name: string): string | null {
-  const [, layer] = /^(.*)input_(?:scale|zero_point)$/.exec(name) ?? [];
+  const [, layer] = /^(.*)input_(?:scale|zero_point|before|after|block)$/.exec(name) ?? [];
   const [, part] = /^(.+)_(?:packed|scale|zero_point|shape)$/.exec(name) ?? [];
   const candidates = [name, layer === undefined ? part : `${layer}weight`];
   return candidates.find((own) => own !== undefined && isInteger(source, own)) ?? null;

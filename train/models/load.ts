@@ -7,21 +7,15 @@ import type { Device } from "../../core/device.ts";
 import { Random } from "../../core/random.ts";
 import { sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
-import { isFourBit, readFourBit } from "../files/bitsandbytes.ts";
-import { readKept } from "../files/kept_columns.ts";
+import { isFourBit } from "../files/bitsandbytes.ts";
 import { readConfig } from "../files/config.ts";
 import { resolveModel } from "../files/hub.ts";
-import { readBytes, readInputs } from "../files/int_quantized.ts";
 import { type IntegerConfig, readIntegerConfig } from "../files/compressed_config.ts";
-import { readInteger } from "../files/pack_quantized.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
 import { openCheckpoint, type TensorSource } from "../files/safetensors.ts";
-import { isBytes, isInteger as isStoredInteger } from "../files/stored_integer.ts";
+import { isInteger as isStoredInteger } from "../files/stored_integer.ts";
 import { namesSteps, openSteps, STEPS_FILE } from "../files/weight_steps.ts";
 import { type Json, loadTokenizer, type Tokenizer } from "../files/tokenizer.ts";
-import { IntegerTensor } from "../../kernels/quant/integer.ts";
-import { type InputRounding, roundingLayer } from "../nn/input_rounding.ts";
-import { QuantizedLinear } from "../nn/linear.ts";
 import { blueprintOf } from "./architectures.ts";
 import { findWeights } from "./check_weights.ts";
 import { conversionNotes, openGgufModel, storedBlocks } from "./gguf.ts";
@@ -30,6 +24,7 @@ import type { LanguageModel } from "./language_model.ts";
 import { checkOptions, isInteger, type LoadOptions } from "./load_options.ts";
 import { piecesOf } from "./pieces.ts";
 import { placeAll, type Stored } from "./place.ts";
+import { readWeight, roundInputs } from "./read_weights.ts";
 import { turned } from "./turn.ts";
 
 export type { LoadOptions, QuantizationScheme } from "./load_options.ts";
@@ -71,44 +66,6 @@ function checkQuantized(
       }, and frozen. Add an adapter with addLora, or load the model that it was made from, or this one with dequantize: true`,
     );
   }
-}
-
-/** Reads a weight as the checkpoint has it. */
-async function readWeight(
-  source: TensorSource,
-  name: string,
-  path: string,
-  integers: IntegerConfig | null,
-): Promise<Stored> {
-  const isWhole = integers !== null && isStoredInteger(source, name);
-  if (!isWhole && !isFourBit(source, name)) return await piecesOf(source, name);
-  const readWhole = isBytes(source, name) ? readBytes : readInteger;
-  const rest = isWhole
-    ? await readWhole(source, name, integers.groupSizes, integers.typeOf(path))
-    : await readFourBit(source, name);
-  const kept = await readKept(source, name, rest.shape[0]);
-  return kept ? { rest, ...kept } : rest;
-}
-
-/** Reads how a checkpoint rounds inputs, and puts layers that do so in the place of those that do not. */
-async function roundInputs(
-  model: LanguageModel,
-  source: TensorSource,
-  names: ReadonlyMap<string, string>,
-  config: IntegerConfig,
-): Promise<void> {
-  const roundings = new Map<string, InputRounding>();
-  for (const [path, layer] of [...model.linearLayers()]) {
-    const inputs = config.inputsOf(path);
-    const name = names.get(`${path}.weight`)!;
-    if (!inputs || !isStoredInteger(source, name)) continue;
-    const { scheme, dynamic } = inputs;
-    const fixed = dynamic ? null : await readInputs(source, name, scheme);
-    roundings.set(path, { scheme, fixed });
-    if (!(layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor)) continue;
-    model.replaceLinear(path, roundingLayer(layer.weight, layer.bias, { scheme, fixed }));
-  }
-  model.inputRoundings = roundings;
 }
 
 /** Loads the model in a GGUF file. */

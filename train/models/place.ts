@@ -12,13 +12,20 @@ import type { GgufBlockType } from "../../kernels/quant/gguf_types.ts";
 import { columnChoice } from "../../kernels/pointwise/pick_columns.ts";
 import { transpose } from "../../kernels/pointwise/transpose.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
-import { type IntegerType, quantizeInteger } from "../../kernels/quant/integer.ts";
+import {
+  type IntegerTensor,
+  type IntegerType,
+  quantizeInteger,
+} from "../../kernels/quant/integer.ts";
 import { integerFromCodes } from "../../kernels/quant/integer_codes.ts";
 import { OutlierTensor } from "../../kernels/quant/outlier_split.ts";
+import type { ActivationScheme } from "../../kernels/quant/quantize_rows.ts";
+import { RotatedTensor } from "../../kernels/quant/rotated_tensor.ts";
 import type { FourBitType } from "../../kernels/quant/tables.ts";
 import type { StoredFourBit } from "../files/bitsandbytes.ts";
 import type { KeptColumns } from "../files/kept_columns.ts";
 import type { StoredInteger } from "../files/stored_integer.ts";
+import type { StoredRotation } from "../files/turned_inputs.ts";
 import type { WeightSpec } from "./architecture.ts";
 import { HalvesReport, type UploadedHalves, uploadHalves, wantsHalves } from "./halves.ts";
 import { isInteger, type LoadOptions, type QuantizationScheme } from "./load_options.ts";
@@ -38,13 +45,22 @@ export interface StoredBlocks {
   readonly blocks: Iterable<Uint8Array<ArrayBuffer>>;
 }
 
+/** A weight in integers for inputs that are turned and rounded to bytes. */
+export interface StoredRotated extends StoredInteger {
+  readonly rotation: StoredRotation;
+  readonly activations: ActivationScheme;
+}
+
+/** A weight that is stored in one scheme. */
+type StoredUniform = StoredFourBit | StoredInteger | StoredRotated;
+
 /** A weight with columns in 16 bits. */
 export interface StoredSplit extends KeptColumns {
-  readonly rest: StoredFourBit | StoredInteger;
+  readonly rest: StoredUniform;
 }
 
 /** A weight as a checkpoint has it. */
-export type Stored = Pieces | StoredFourBit | StoredInteger | StoredSplit | StoredBlocks;
+export type Stored = Pieces | StoredUniform | StoredSplit | StoredBlocks;
 
 /** Throws unless a weight that is in 4 bits already is what the options ask for. What they leave open is as it is stored. */
 function checkStored(
@@ -94,16 +110,26 @@ function checkCodes(
 /** A weight that was stored quantized, as it is. */
 function upload(
   device: Device,
-  stored: StoredFourBit | StoredInteger,
+  stored: StoredUniform,
   spec: WeightSpec,
   options: LoadOptions,
 ): QuantizedTensor {
   if ("codes" in stored) {
     checkCodes(stored, spec, options);
-    return integerFromCodes(device, stored.shape, stored);
+    const weight = integerFromCodes(device, stored.shape, stored);
+    return "rotation" in stored ? rotated(weight, stored) : weight;
   }
   checkStored(stored, spec, options);
   return fourBitFromBytes(device, stored.bytes, stored.shape, stored);
+}
+
+/** A weight for turned inputs. */
+function rotated(weight: IntegerTensor, { rotation, activations }: StoredRotated): RotatedTensor {
+  const { device } = weight;
+  const [before, after] = [rotation.before, rotation.after].map((factors) =>
+    device.keep(tensor(device, factors))
+  );
+  return new RotatedTensor(weight, { before, after, size: rotation.size }, activations);
 }
 
 /** The same with columns in 16 bits. */
@@ -134,7 +160,7 @@ function uploadSplit(
 /** A weight that was stored quantized, on the device: as it is, or decoded where that is wanted. */
 function placeStored(
   device: Device,
-  stored: StoredFourBit | StoredInteger | StoredSplit,
+  stored: StoredUniform | StoredSplit,
   spec: WeightSpec,
   options: LoadOptions,
 ): Tensor | QuantizedTensor {

@@ -8,6 +8,7 @@ import { GgufBlockTensor } from "../../kernels/quant/gguf_block.ts";
 import { IntegerTensor } from "../../kernels/quant/integer.ts";
 import { integerParts } from "../../kernels/quant/integer_codes.ts";
 import { OutlierTensor } from "../../kernels/quant/outlier_split.ts";
+import { RotatedTensor } from "../../kernels/quant/rotated_tensor.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import { storeFourBit } from "../files/bitsandbytes.ts";
 import { writeFolder, writeWhole } from "../files/output.ts";
@@ -19,9 +20,10 @@ import { quantizationConfig } from "../files/quantization_config.ts";
 import type { StoredInteger } from "../files/stored_integer.ts";
 import { stepsConfig, writeSteps } from "../files/weight_steps.ts";
 import { type TensorData, writeSafetensors } from "../files/safetensors.ts";
+import { storeRotation } from "../files/turned_inputs.ts";
 import { type Json, saveTokenizer } from "../files/tokenizer.ts";
 import { FakeQuantLinear } from "../nn/fake_quant_linear.ts";
-import { roundingOf } from "../nn/input_rounding.ts";
+import { type InputRounding, roundingOf, roundingToBytes } from "../nn/input_rounding.ts";
 import { Linear, LinearLayer, QuantizedLinear } from "../nn/linear.ts";
 import { joinPath } from "../nn/module.ts";
 import { readFloats } from "../nn/widen.ts";
@@ -106,16 +108,16 @@ function checkLayer(path: string, layer: LinearLayer, dequantize: boolean): void
 /** Whether a weight is written as it is. */
 function isStored(
   weight: QuantizedTensor,
-): weight is FourBitTensor | IntegerTensor | OutlierTensor {
+): weight is FourBitTensor | IntegerTensor | OutlierTensor | RotatedTensor {
   return weight instanceof FourBitTensor || weight instanceof IntegerTensor ||
-    weight instanceof OutlierTensor && isStored(weight.rest);
+    weight instanceof RotatedTensor || weight instanceof OutlierTensor && isStored(weight.rest);
 }
 
 /** Whether a model has what only nibble's own format has a place for. */
 function isOwn(weights: readonly (QuantizedTensor | null)[]): boolean {
   const kinds = new Set<boolean>();
   for (const weight of weights) {
-    if (weight instanceof OutlierTensor) return true;
+    if (weight instanceof OutlierTensor || weight instanceof RotatedTensor) return true;
     if (weight instanceof IntegerTensor && weight.zeroBits > weight.bits) return true;
     if (weight && isStored(weight)) kinds.add(weight instanceof IntegerTensor);
   }
@@ -137,12 +139,11 @@ interface StoredLayer {
 /** A weight in integers, with what rounds the layer's inputs. */
 async function storeIntegers(
   path: string,
-  layer: QuantizedLinear,
   weight: IntegerTensor,
+  rounding: InputRounding | null,
 ): Promise<StoredLayer> {
   const name = joinPath(path, "weight");
   const stored = { ...await integerParts(weight), shape: weight.shape };
-  const rounding = roundingOf(layer);
   // Engines that multiply bytes want them unpacked.
   const layout = rounding && stored.type === "int8" ? "int-quantized" : "pack-quantized";
   const store = layout === "int-quantized" ? storeBytes : storeInteger;
@@ -156,6 +157,19 @@ async function storeIntegers(
   return { tensors, integers: { path, layout, stored, inputs } };
 }
 
+/** A weight in integers for turned inputs. */
+async function storeRotated(path: string, weight: RotatedTensor): Promise<StoredLayer> {
+  const { turned, rotation: { before, after, size }, activations } = weight;
+  const own = await storeIntegers(path, turned, roundingToBytes(activations));
+  const [first, second] = await Promise.all([before.read(), after.read()]);
+  const rotation = storeRotation(joinPath(path, "weight"), {
+    before: first as Float32Array<ArrayBuffer>,
+    after: second as Float32Array<ArrayBuffer>,
+    size,
+  });
+  return { ...own, tensors: new Map([...own.tensors, ...rotation]) };
+}
+
 /** A quantized weight of a layer as it is; null if it must be decoded. */
 async function storeWeight(
   path: string,
@@ -164,7 +178,10 @@ async function storeWeight(
   dtype: SavedType,
 ): Promise<StoredLayer | null> {
   const name = joinPath(path, "weight");
-  if (weight instanceof IntegerTensor) return await storeIntegers(path, layer, weight);
+  if (weight instanceof IntegerTensor) {
+    return await storeIntegers(path, weight, roundingOf(layer));
+  }
+  if (weight instanceof RotatedTensor) return await storeRotated(path, weight);
   if (weight instanceof FourBitTensor) {
     const { shape, type, blockSize } = weight;
     const bytes = await weight.toBytes();

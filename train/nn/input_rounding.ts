@@ -21,7 +21,7 @@ export interface InputRounding {
 }
 
 /** The same rounding as one to signed bytes, if that is what it is: products are then in whole numbers. */
-function bytesOf({ scheme, fixed }: InputRounding): ActivationScheme | null {
+export function bytesOf({ scheme, fixed }: InputRounding): ActivationScheme | null {
   if (scheme.bits !== 8) return null;
   const { least, most } = levelsOf(scheme);
   if (!fixed) {
@@ -49,19 +49,21 @@ export function roundingLayer(
   return new InputQuantizedLinear(weight, bias, inputs);
 }
 
+/** How bytes are rounded to. */
+export function roundingToBytes(activations: ActivationScheme): InputRounding {
+  if (activations.kind === "dynamic") {
+    return { scheme: { bits: 8, kind: "symmetric" }, fixed: null };
+  }
+  const { scale, zero, least = zero === 0 ? -127 : -128 } = activations;
+  const scheme: AffineScheme = least === -127 && zero === 0
+    ? { bits: 8, kind: "symmetric" }
+    : { bits: 8, kind: "asymmetric", levels: least === -127 ? "restricted" : "signed" };
+  return { scheme, fixed: { scale, zero } };
+}
+
 /** How a layer rounds its inputs; null if it does not. A layer that `roundingLayer` makes of it gives the same results. */
 export function roundingOf(layer: LinearLayer): InputRounding | null {
-  if (layer instanceof QuantizedActivationLinear) {
-    const { activations } = layer;
-    if (activations.kind === "dynamic") {
-      return { scheme: { bits: 8, kind: "symmetric" }, fixed: null };
-    }
-    const { scale, zero, least = zero === 0 ? -127 : -128 } = activations;
-    const scheme: AffineScheme = least === -127 && zero === 0
-      ? { bits: 8, kind: "symmetric" }
-      : { bits: 8, kind: "asymmetric", levels: least === -127 ? "restricted" : "signed" };
-    return { scheme, fixed: { scale, zero } };
-  }
+  if (layer instanceof QuantizedActivationLinear) return roundingToBytes(layer.activations);
   if (!(layer instanceof InputQuantizedLinear)) return null;
   const { inputs } = layer;
   const fixed = inputs instanceof FixedQuantizer ? inputs.parameters : null;

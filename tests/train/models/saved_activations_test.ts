@@ -1,6 +1,13 @@
 // deno-lint-ignore-file camelcase -- the names are those of the file
 import { noGrad } from "../../../core/autograd.ts";
 import { tensor } from "../../../core/tensor.ts";
+import { OutlierTensor } from "../../../kernels/quant/outlier_split.ts";
+import { RotatedTensor } from "../../../kernels/quant/rotated_tensor.ts";
+import {
+  SafetensorsFile,
+  type TensorData,
+  writeSafetensors,
+} from "../../../train/files/safetensors.ts";
 import { train } from "../../../train/loop.ts";
 import type { LanguageModel } from "../../../train/models/language_model.ts";
 import { loadModel, randomModel } from "../../../train/models/load.ts";
@@ -18,6 +25,7 @@ import {
   type QuantizeActivationsOptions,
   readsActivation,
 } from "../../../train/quant/quantize_activations.ts";
+import { rotateLayers } from "../../../train/quant/rotate_layers.ts";
 import { assert, assertEquals, assertRejects, assertRelativeError } from "../../assert.ts";
 import { device } from "../../device.ts";
 
@@ -109,6 +117,53 @@ for (const json of [LLAMA, GPT2]) {
     model.dispose();
   });
 }
+
+Deno.test("models whose inputs are smoothed and turned are saved, in nibble's own format", async () => {
+  for (const json of [LLAMA, GPT2]) {
+    for (const options of [{}, { weights: "int4", groupSize: 8, keep: 0.1 }] as const) {
+      const model = randomModel(device, json, { seed: 8 });
+      (await rotateLayers(model, { text: TEXT, ...options })).commit();
+      const name = `turned-${json.model_type}-${Object.keys(options).length}`;
+      const back = await checkSaved(model, name);
+      for (const [path, layer] of back.linearLayers()) {
+        assert(layer instanceof QuantizedLinear && layer.weight instanceof OutlierTensor, path);
+        assert(layer.weight.rest instanceof RotatedTensor, path);
+      }
+      assertEquals(back.inputRoundings.size, 0);
+      assertEquals((await configOf(name)).quant_method, "nibble");
+      const plain = await loadModel(device, `${folder}/${name}`, { dequantize: true });
+      await saveModel(model, `${folder}/${name}-plain`, { dequantize: true });
+      const decoded = await loadModel(device, `${folder}/${name}-plain`);
+      assertEquals(await logits(decoded), await logits(plain));
+      for (const own of [model, back, plain, decoded]) own.dispose();
+    }
+  }
+  const path = `${folder}/turned-llama-0`;
+  using file = await SafetensorsFile.open(`${path}/model.safetensors`);
+  const all = new Map<string, TensorData>();
+  for (const [name, { dtype, shape }] of file.entries) {
+    all.set(name, { dtype, shape, data: await file.read(name) });
+  }
+  const layer = "model.layers.0.mlp.down_proj.input";
+  const cases: [string, TensorData | null, string][] = [
+    [`${layer}_after`, null, `"${layer}_after" is missing, wanted F32 [72]`],
+    [`${layer}_block`, { dtype: "I32", shape: [1], data: Int32Array.of(3) }, "a power of two"],
+    [`${layer}_block`, { dtype: "I32", shape: [1], data: Int32Array.of(16) }, "8 at most"],
+    [
+      `${layer}_before`,
+      { dtype: "F32", shape: [72], data: new Float32Array(72).fill(NaN) },
+      "a factor of its inputs is NaN or infinite",
+    ],
+    [`${layer}_scale`, null, `"${layer}_scale" is missing`],
+  ];
+  for (const [name, data, message] of cases) {
+    const tensors = new Map(all);
+    if (data) tensors.set(name, data);
+    else tensors.delete(name);
+    await writeSafetensors(`${path}/model.safetensors`, tensors);
+    await assertRejects(() => loadModel(device, path), RangeError, message);
+  }
+});
 
 Deno.test("weights that GPTQ chose are kept, and saved with what rounds their inputs", async () => {
   const model = randomModel(device, LLAMA, { seed: 3 });
