@@ -56,7 +56,7 @@ export const LEAST_SCALE = 2 ** -23;
 /**
  * The whole numbers of a scheme.
  *
- * @throws {RangeError} if `bits` is not 2 to 8
+ * @throws {RangeError} if `bits` is not 2 to 8, or there is no such kind
  *
  * @example
  * ```ts
@@ -68,6 +68,13 @@ export const LEAST_SCALE = 2 ** -23;
 export function levelsOf({ bits, kind, levels }: AffineScheme): Levels {
   if (!Number.isInteger(bits) || bits < 2 || bits > 8) {
     throw new RangeError(`Cannot quantize to ${bits} bits: wanted a whole number from 2 to 8`);
+  }
+  if (kind !== "symmetric" && kind !== "symmetric-full" && kind !== "asymmetric") {
+    throw new RangeError(
+      `Cannot quantize with a range that is ${
+        JSON.stringify(kind)
+      }: wanted "symmetric", "symmetric-full" or "asymmetric"`,
+    );
   }
   const natural = kind === "symmetric"
     ? "restricted"

@@ -202,6 +202,13 @@ const MOST_KEPT_SCALES = 65_536;
 
 const dequantizers = new Map<string, Kernel>();
 
+function checkType(type: FourBitType): void {
+  if (type === "nf4" || type === "fp4") return;
+  throw new RangeError(
+    `Cannot quantize to ${JSON.stringify(type)} in 4 bits: wanted "nf4" or "fp4"`,
+  );
+}
+
 function checkBlockSize(blockSize: number): void {
   if (blockSize >= 32 && blockSize <= 4096 && Number.isInteger(Math.log2(blockSize))) return;
   throw new RangeError(
@@ -313,6 +320,7 @@ export class FourBitQuantizer {
   /** For a weight of this shape. */
   constructor(device: Device, shape: readonly [number, number], options: FourBitOptions = {}) {
     const { type = "nf4", blockSize = 64, doubleQuant = false } = options;
+    checkType(type);
     checkBlockSize(blockSize);
     this.#device = device;
     this.#shape = shape;

@@ -16,7 +16,7 @@ import dequantizeCode from "./integer_dequantize.wgsl" with { type: "text" };
 import { packCodes } from "./pack_codes.ts";
 import type { QuantizedProductOptions, QuantizedTensor } from "./quantized_tensor.ts";
 import type { Range } from "./affine.ts";
-import { integerGrid, type IntegerRange } from "./integer_range.ts";
+import { INTEGER_RANGES, integerGrid, type IntegerRange } from "./integer_range.ts";
 import { roundHalfEven } from "./rounding.ts";
 
 const dequantizeKernel = kernel("integer_dequantize", dequantizeCode);
@@ -190,6 +190,15 @@ function rangeOf(weights: Float32Array, from: number, to: number): Range {
   return { low, high };
 }
 
+function checkChoice(name: string, found: string, wanted: readonly string[]): void {
+  if (wanted.includes(found)) return;
+  throw new RangeError(
+    `Cannot quantize to integers: ${name} is ${JSON.stringify(found)}, wanted ${
+      wanted.map((own) => `"${own}"`).join(", ")
+    }`,
+  );
+}
+
 /** What `encode` is told: how many weights of a row share a scale, and whether all do. */
 interface Encoding {
   readonly bits: number;
@@ -257,6 +266,9 @@ export function quantizeInteger(
   { type, groupSize, per, range = type === "int8" ? "symmetric" : "asymmetric" }: IntegerOptions,
 ): IntegerTensor {
   const [rows, columns] = shape;
+  checkChoice("type", type, Object.keys(INTEGER_BITS));
+  checkChoice("range", range, INTEGER_RANGES);
+  if (per !== undefined) checkChoice("per", per, ["channel", "tensor"]);
   if (weights.length !== rows * columns) {
     throw new RangeError(
       `Cannot quantize ${weights.length} numbers as ${showShape(shape)}: it holds ${

@@ -9,6 +9,13 @@ import { roundHalfEven } from "./rounding.ts";
 /** How a range becomes a scale; see `AffineScheme`. */
 export type IntegerRange = AffineScheme["kind"];
 
+/** All of them. */
+export const INTEGER_RANGES: readonly IntegerRange[] = [
+  "symmetric",
+  "symmetric-full",
+  "asymmetric",
+];
+
 /** Codes `q`, of which each stands for `(q − zero) · scale`. */
 export interface IntegerGrid {
   /** The step; 0 for a range of nothing but zeros. */

@@ -8,7 +8,7 @@ import { tensor } from "../../core/tensor.ts";
 import { IGNORED, type Sequence } from "../data/dataset.ts";
 import { evaluateAccuracy } from "./accuracy.ts";
 import { checkWindows, windowsOf } from "./perplexity.ts";
-import { score } from "./score.ts";
+import { checkIds, score } from "./score.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { awqLayers } from "../quant/awq.ts";
 import { type CalibrationText, calibrationWindows } from "../quant/calibration.ts";
@@ -29,7 +29,7 @@ import {
 import type { ActivationRanges } from "../quant/activation_ranges.ts";
 import { rotateLayers } from "../quant/rotate_layers.ts";
 import { SMOOTHING } from "../quant/smooth_quant.ts";
-import { quantizeLayers } from "../quant/weight_only.ts";
+import { checkPlain, quantizeLayers } from "../quant/weight_only.ts";
 
 /** A way to put a model into few bits, by the name that it has in tables. */
 export type SchemeName = (typeof SCHEME_NAMES)[number];
@@ -306,7 +306,7 @@ function sizeOf(model: LanguageModel): { bytes: number; bitsPerWeight: number } 
  * @param options which schemes, what is calibrated on
  * @throws {RangeError} if there are too few tokens, to measure or to calibrate on, or no such scheme, or the policy does not fit the
  * model
- * @throws {TypeError} if a scheme that needs one has no calibration text, or there is no policy to follow
+ * @throws {TypeError} if a scheme that needs one has no calibration text, or there is no policy to follow, or weights are quantized
  *
  * @example
  * ```ts
@@ -328,6 +328,8 @@ export async function compareSchemes(
   const { schemes, examples, onResult } = options;
   const window = options.window ?? Math.min(256, model.config.contextLength);
   checkWindows(model, ids.length, window);
+  checkIds(model, ids, "the text");
+  checkPlain(model, "compare schemes on");
   checkNeeds(model, options);
   const before = await read(model, ids, window, examples);
   const results: SchemeResult[] = [];

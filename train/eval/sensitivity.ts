@@ -11,7 +11,7 @@ import { Linear } from "../nn/linear.ts";
 import type { Named } from "../nn/module.ts";
 import { chooseSchemes, type Chosen } from "../quant/choose_bits.ts";
 import { parseScheme, type QuantizationPolicy, quantizeByPolicy } from "../quant/policy.ts";
-import { quantizeWeight, type ReplacedLayers } from "../quant/weight_only.ts";
+import { checkPlain, quantizeWeight, type ReplacedLayers } from "../quant/weight_only.ts";
 import { divergenceOf, logSumExp } from "./compare_schemes.ts";
 import { checkWindows } from "./perplexity.ts";
 import { checkIds } from "./score.ts";
@@ -270,6 +270,7 @@ async function shiftOf(probe: Probe, weight: Tensor, scheme: string): Promise<Sc
  * @param model a model with plain weights
  * @param options the text, the schemes, what is quantized together
  * @throws {RangeError} if there are too few tokens, or a scheme has another name than schemes have
+ * @throws {TypeError} if weights are quantized
  *
  * @example Bits by layer, in no more bytes than 5 bits a weight
  * ```ts
@@ -290,6 +291,7 @@ export async function measureSensitivity(
 ): Promise<Sensitivity> {
   const { schemes, group, onProgress } = options;
   for (const scheme of schemes) parseScheme(scheme);
+  checkPlain(model, "measure the layers of");
   const groups = Map.groupBy(
     [...model.linearLayers()].map(([path]) => path),
     (path) => groupName(path, group),

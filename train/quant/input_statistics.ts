@@ -13,7 +13,12 @@ import {
   watchInputs,
 } from "./calibration.ts";
 import { Histogram } from "./histogram.ts";
-import { createObserver, type Observer, type ObserverOptions } from "./observers.ts";
+import {
+  createObserver,
+  type Observer,
+  type ObserverOptions,
+  unknownObserver,
+} from "./observers.ts";
 import { entropyRange, percentileRange, searchedRange } from "./range_search.ts";
 
 /** An observer that can do with a histogram: all but PyTorch's, which wants to see every number at once. */
@@ -93,6 +98,8 @@ export class InputStatistics {
         return searchedRange(histogram, scheme);
       case "entropy":
         return entropyRange(histogram, scheme);
+      default:
+        throw unknownObserver(options);
     }
   }
 }

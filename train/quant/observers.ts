@@ -187,5 +187,16 @@ export function createObserver(options: ObserverOptions, scheme: AffineScheme): 
       return new HistogramObserver((h) => entropyRange(h, scheme));
     case "histogram":
       return new TorchHistogramObserver(scheme);
+    default:
+      throw unknownObserver(options);
   }
+}
+
+/** The error about an observer that there is not: a name may come from a file. */
+export function unknownObserver(options: { readonly kind?: unknown }): RangeError {
+  return new RangeError(
+    `Cannot observe by ${
+      JSON.stringify(options.kind)
+    }: wanted "min-max", "moving-average", "percentile", "mse", "entropy" or "histogram"`,
+  );
 }

@@ -149,6 +149,12 @@ export async function quantizeWeight(
     }
     case "split":
       return await splitWeight(weight, scheme);
+    default:
+      throw new RangeError(
+        `there is no scheme ${
+          JSON.stringify((scheme as WeightScheme).kind)
+        }, wanted int8, int4, int3, int2, hqq, nf4, fp4 or split`,
+      );
   }
 }
 
@@ -213,6 +219,17 @@ export class ReplacedLayers {
     moveOut(this.#model, new Set(freed.filter((own) => !biases.has(own))));
     for (const before of old) before.dispose();
     this.#before.clear();
+  }
+}
+
+/** Throws a TypeError if a layer is quantized: what is measured against it would be compared with what was lost already. */
+export function checkPlain(model: LanguageModel, action: string): void {
+  for (const [path, layer] of model.linearLayers()) {
+    if (!(layer instanceof QuantizedLinear)) continue;
+    throw new TypeError(
+      `Cannot ${action} a model whose "${path}" is in ${layer.weight.scheme}: wanted plain weights; load it without quantize, or ` +
+        "with dequantize: true",
+    );
   }
 }
 

@@ -161,6 +161,12 @@ Deno.test("quantizeFourBit() refuses NaN, infinity, and odd block sizes", async 
     RangeError,
     "Cannot quantize in blocks of 48",
   );
+  const wrong = { type: "nf5" } as unknown as { type: "nf4" };
+  await assertRejects(
+    () => quantizeFourBit(randomTensor([4, 64], 1), wrong),
+    RangeError,
+    '"nf5" in 4 bits: wanted "nf4" or "fp4"',
+  );
 });
 
 Deno.test("fourBitFromBytes() refuses bytes that do not fit", () => {

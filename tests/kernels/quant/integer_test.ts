@@ -3,7 +3,11 @@ import { type PackedVariant, runPacked } from "../../../kernels/linear/packed_ma
 import { STREAM_ROWS } from "../../../kernels/linear/stream_product.ts";
 import { matmulRef } from "../../../kernels/linear/matmul_ref.ts";
 import { integerFromCodes } from "../../../kernels/quant/integer_codes.ts";
-import { type IntegerType, quantizeInteger } from "../../../kernels/quant/integer.ts";
+import {
+  type IntegerOptions,
+  type IntegerType,
+  quantizeInteger,
+} from "../../../kernels/quant/integer.ts";
 import { asymmetricRef, symmetricRef } from "../../../kernels/quant/integer_ref.ts";
 import { roundHalfEven } from "../../../kernels/quant/rounding.ts";
 import { SafetensorsFile } from "../../../train/files/safetensors.ts";
@@ -105,6 +109,16 @@ Deno.test("quantizeInteger() takes every range, for a tensor, a channel and a gr
       assertEquals(await made({ per: "channel" }), parts(columns), `${type} ${range} channel`);
       assertEquals(await made({ groupSize: 10 }), parts(10), `${type} ${range} group`);
     }
+  }
+  // What a file or a script without types may say.
+  for (
+    const wrong of [{ type: "int5" }, { type: "int4", range: "sym" }, { type: "int8", per: "row" }]
+  ) {
+    assertThrows(
+      () => quantizeInteger(device, data, [rows, columns], wrong as IntegerOptions),
+      RangeError,
+      'wanted "',
+    );
   }
   const both = { type: "int8", per: "tensor", groupSize: 32 } as const;
   assertThrows(

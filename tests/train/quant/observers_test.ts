@@ -108,6 +108,17 @@ Deno.test("observers refuse what makes no sense", () => {
     "percentile 0",
   );
   assertThrows(
+    () => createObserver({ kind: "max" } as unknown as ObserverOptions, SYMMETRIC),
+    RangeError,
+    'Cannot observe by "max": wanted "min-max"',
+  );
+  assertThrows(
+    () =>
+      affineParameters({ low: 0, high: 1 }, { bits: 8, kind: "full" } as unknown as AffineScheme),
+    RangeError,
+    'a range that is "full": wanted "symmetric"',
+  );
+  assertThrows(
     () => affineParameters({ low: 0, high: Infinity }, SYMMETRIC),
     RangeError,
     "finite range",

@@ -1,9 +1,11 @@
+import { compareSchemes } from "../../../train/eval/compare_schemes.ts";
+import { measureSensitivity } from "../../../train/eval/sensitivity.ts";
 import { evaluatePerplexity } from "../../../train/eval/perplexity.ts";
 import type { LanguageModel } from "../../../train/models/language_model.ts";
 import { loadModel, randomModel } from "../../../train/models/load.ts";
 import { awqLayers } from "../../../train/quant/awq.ts";
 import { gptqLayers } from "../../../train/quant/gptq_layers.ts";
-import { quantizeLayers } from "../../../train/quant/weight_only.ts";
+import { quantizeLayers, type WeightScheme } from "../../../train/quant/weight_only.ts";
 import { readJsonl, readText } from "../../../train/data/dataset.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { device } from "../../device.ts";
@@ -106,5 +108,27 @@ Deno.test("a weight that is NaN, and activations that are, are named", async () 
   const text = { ids: [1, 2, 3, 4] };
   await assertRejects(() => gptqLayers(model, { text }), RangeError, "NaN");
   await assertRejects(() => awqLayers(model, { text }), RangeError, "NaN");
+  model.dispose();
+});
+
+Deno.test("what is compared and measured must be plain, and of the model's own tokens", async () => {
+  const model = randomModel(device, GPT2, { seed: 3 });
+  const ids = Int32Array.from({ length: 64 }, (_, i) => i);
+  const schemes = ["f32", "int8"];
+  await assertRejects(
+    () => compareSchemes(model, ids.map((id) => 2 * id), { schemes }),
+    RangeError,
+    "token 33 has the id 64",
+  );
+  await assertRejects(() => compareSchemes(model, ids, { schemes: ["int9"] }), RangeError, "int9");
+  const wrong = { kind: "int9" } as unknown as WeightScheme;
+  await assertRejects(() => quantizeLayers(model, wrong), RangeError, 'no scheme "int9"');
+  // A scheme that fails leaves the model as it was.
+  const before = await compareSchemes(model, ids, { schemes });
+  assertEquals(before.map(({ scheme }) => scheme), schemes);
+  (await quantizeLayers(model, { kind: "int4", groupSize: 16 })).commit();
+  const plain = /wanted plain weights; load it without quantize/.source;
+  await assertRejects(() => compareSchemes(model, ids, { schemes }), TypeError, plain);
+  await assertRejects(() => measureSensitivity(model, { ids, schemes }), TypeError, plain);
   model.dispose();
 });
