@@ -194,6 +194,13 @@ export function zeros(device: Device, shape: readonly number[], dtype: DType = "
   return t;
 }
 
+/** A copy that outlives the scope it is made in: who made it frees it. */
+export function keptCopy(t: Tensor): Tensor {
+  const copy = t.device.keep(empty(t.device, t.shape, t.dtype));
+  t.device.copy(t, copy);
+  return copy;
+}
+
 /** A tensor of another shape over the same memory and history. No data moves; gradients need `reshape` instead. */
 export function viewOf(
   t: Tensor,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { empty, type Tensor } from "../../core/tensor.ts";
+import { keptCopy, type Tensor } from "../../core/tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { QuantizedLinear } from "../nn/linear.ts";
 import { joinPath, type Module } from "../nn/module.ts";
@@ -79,12 +79,9 @@ export class SavedModules {
   ) {
     this.tensors = tensors;
     for (const [name, own] of tensors) {
-      const { device } = own;
-      const original = device.keep(empty(device, own.shape));
-      device.copy(own, original);
-      this.#originals.set(own, original);
+      this.#originals.set(own, keptCopy(own));
       const given = values?.(name);
-      if (given) device.write(own, given);
+      if (given) own.device.write(own, given);
     }
     this.setTrainable(true);
   }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { empty, type Tensor } from "../../core/tensor.ts";
+import { keptCopy, type Tensor } from "../../core/tensor.ts";
 import type { LanguageModel } from "./language_model.ts";
 
 /**
@@ -14,13 +14,11 @@ import type { LanguageModel } from "./language_model.ts";
  * @param freed what is about to be freed, of this model or taken out of it
  */
 export function moveOut(model: LanguageModel, freed: ReadonlySet<Tensor>): void {
-  const { device } = model;
   const storages = new Set([...freed].map(({ storage }) => storage));
   for (const [, module] of model.modules()) {
     for (const [, own] of module.tensors()) {
       if (freed.has(own) || !storages.has(own.storage)) continue;
-      const moved = device.keep(empty(device, own.shape, own.dtype));
-      device.copy(own, moved);
+      const moved = keptCopy(own);
       own.storage = moved.storage;
       own.offset = 0;
     }

@@ -4,7 +4,7 @@
  * @module
  */
 import { noGrad } from "../../core/autograd.ts";
-import { empty, type Tensor, tensor, viewOf } from "../../core/tensor.ts";
+import { keptCopy, type Tensor, tensor, viewOf } from "../../core/tensor.ts";
 import { div, mul } from "../../kernels/pointwise/arithmetic.ts";
 import type { LanguageModel, Scaling } from "../models/language_model.ts";
 import { Linear, LinearLayer } from "../nn/linear.ts";
@@ -61,13 +61,8 @@ export class MovedScales {
   }
 
   #set(weight: Tensor, value: Tensor): void {
-    const { device } = this.#model;
-    if (!this.#before.has(weight)) {
-      const copy = device.keep(empty(device, weight.shape));
-      device.copy(weight, copy);
-      this.#before.set(weight, copy);
-    }
-    device.copy(value, weight);
+    if (!this.#before.has(weight)) this.#before.set(weight, keptCopy(weight));
+    this.#model.device.copy(value, weight);
   }
 
   /** Puts all weights back as they were. */

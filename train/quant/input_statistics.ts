@@ -4,7 +4,7 @@
  * @module
  */
 import type { AffineScheme, Range } from "../../kernels/quant/affine.ts";
-import { empty, type Tensor } from "../../core/tensor.ts";
+import { keptCopy, type Tensor } from "../../core/tensor.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import {
   type CalibrationText,
@@ -114,7 +114,6 @@ export async function eachInput(
   groups: readonly (readonly string[])[],
   look: (group: readonly string[], numbers: Float32Array) => void,
 ): Promise<void> {
-  const { device } = model;
   const windows = calibrationWindows(model, text);
   const columns = new Map([...model.linearLayers()].map(([path, { shape }]) => [path, shape[1]]));
   for (let from = 0; from < groups.length;) {
@@ -126,9 +125,7 @@ export async function eachInput(
     for (const window of windows) {
       const seen: [readonly string[], Tensor][] = [];
       await watchInputs(model, [window], new Set(portion.keys()), ([path], x) => {
-        const own = device.keep(empty(device, x.shape));
-        device.copy(x, own);
-        seen.push([portion.get(path)!, own]);
+        seen.push([portion.get(path)!, keptCopy(x)]);
       });
       const read = await Promise.all(seen.map(([, own]) => own.read()));
       for (const [, own] of seen) own.dispose();

@@ -5,7 +5,7 @@
  */
 import { noGrad } from "../../core/autograd.ts";
 import type { Device } from "../../core/device.ts";
-import { empty, type Tensor } from "../../core/tensor.ts";
+import { keptCopy, type Tensor } from "../../core/tensor.ts";
 import { levelsOf } from "../../kernels/quant/affine.ts";
 import { integerFromCodes, type IntegerParts } from "../../kernels/quant/integer_codes.ts";
 import { INTEGER_BITS, type IntegerTensor } from "../../kernels/quant/integer.ts";
@@ -106,11 +106,7 @@ async function inputsOf(
   const grid = device.scope(() =>
     noGrad(() => {
       const { scales, zeros } = inputs.grid();
-      return [scales, zeros].map((t) => {
-        const own = device.keep(empty(device, t.shape));
-        device.copy(t, own);
-        return own;
-      });
+      return [scales, zeros].map(keptCopy);
     })
   );
   const [scale, zero] = await Promise.all(grid.map((t) => t.item()));

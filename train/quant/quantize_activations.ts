@@ -4,7 +4,7 @@
  * @module
  */
 import { noGrad } from "../../core/autograd.ts";
-import { empty, type Tensor } from "../../core/tensor.ts";
+import { keptCopy } from "../../core/tensor.ts";
 import { IntegerTensor } from "../../kernels/quant/integer.ts";
 import type { ActivationScheme } from "../../kernels/quant/quantize_rows.ts";
 import type { LanguageModel } from "../models/language_model.ts";
@@ -74,12 +74,6 @@ export function readsActivation(path: string): boolean {
   return /\.(down_proj|mlp\.c_proj)$/.test(path);
 }
 
-function copyOf(t: Tensor): Tensor {
-  const copy = t.device.keep(empty(t.device, t.shape, t.dtype));
-  t.device.copy(t, copy);
-  return copy;
-}
-
 /** The integer weight of a layer that has one, as a copy: the layer may be put back. */
 function keptWeight(layers: ReplacedLayers, path: string): IntegerTensor {
   const layer = layers.layer(path);
@@ -92,7 +86,7 @@ function keptWeight(layers: ReplacedLayers, path: string): IntegerTensor {
     );
   }
   const { shape, scheme, groupSize, packed, scales, zeroBits } = weight;
-  return new IntegerTensor(shape, scheme, groupSize, copyOf(packed), copyOf(scales), zeroBits);
+  return new IntegerTensor(shape, scheme, groupSize, keptCopy(packed), keptCopy(scales), zeroBits);
 }
 
 /** The weight of a plain layer in whole numbers. */
