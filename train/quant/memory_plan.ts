@@ -98,7 +98,8 @@ function check(tokens: number, memory: number | undefined, contextLength: number
 }
 
 /**
- * Plans a model's memory while it answers one prompt. Weights and cache are exact; what is computed on the way is within a fifth.
+ * Plans a model's memory while it answers one prompt. Weights and cache are exact; what is computed on the way is within a
+ * fifth, but for the partial sums that a GPU needs where products are too small to fill it.
  *
  * @param config the content of config.json
  * @param options the schemes, how long the text is, how much memory there is
