@@ -178,9 +178,9 @@ export async function loadModel(
   const report = new HalvesReport();
   const weights = await placeAll(device, blueprint.weights, read, asked, report);
   const model = blueprint.create(device, json, weights);
-  if (integers) await roundInputs(model, source, names, integers);
+  const rounded = integers ? await roundInputs(model, source, names, integers) : [];
   model.tokenizer = await tokenizerIn(folder);
-  model.notes = report.notes(asked);
+  model.notes = [...rounded, ...report.notes(asked)];
   if (wantsSteps && !onSteps) {
     const where = steps ? `on the steps of ${steps.text}` : `on steps that "${STEPS_FILE}" has`;
     const what = steps ? "ask for those" : "put that file into the folder";

@@ -57,14 +57,32 @@ async function readTurned(
   );
 }
 
-/** Reads how a checkpoint rounds inputs, and puts layers that do so in the place of those that do not. */
+/** What there is to say of layers whose inputs a checkpoint rounds: how many there are, and whether they do so here. */
+function roundingNotes(roundings: ReadonlyMap<string, InputRounding>, decoded: number): string[] {
+  const kinds = new Map<string, number>();
+  for (const { scheme: { bits }, fixed } of roundings.values()) {
+    const kind = `${bits} bits by ${fixed ? "fixed ranges" : "each token's own range"}`;
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+  }
+  const done = decoded > 0 ? "not here, as weights are decoded" : "kept";
+  return [...kinds].map(([kind, count]) =>
+    `inputs of ${count} layer${count > 1 ? "s" : ""} rounded to ${kind}: ${done}`
+  );
+}
+
+/**
+ * Reads how a checkpoint rounds inputs, and puts layers that do so in the place of those that do not.
+ *
+ * @returns notes on it
+ */
 export async function roundInputs(
   model: LanguageModel,
   source: TensorSource,
   names: ReadonlyMap<string, string>,
   config: IntegerConfig,
-): Promise<void> {
+): Promise<string[]> {
   const roundings = new Map<string, InputRounding>();
+  let decoded = 0;
   for (const [path, layer] of [...model.linearLayers()]) {
     const inputs = config.inputsOf(path);
     const name = names.get(`${path}.weight`)!;
@@ -74,8 +92,10 @@ export async function roundInputs(
     const { scheme, dynamic } = inputs;
     const fixed = dynamic ? null : await readInputs(source, name, scheme);
     roundings.set(path, { scheme, fixed });
-    if (!(layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor)) continue;
-    model.replaceLinear(path, roundingLayer(layer.weight, layer.bias, { scheme, fixed }));
+    if (layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor) {
+      model.replaceLinear(path, roundingLayer(layer.weight, layer.bias, { scheme, fixed }));
+    } else decoded++;
   }
   model.inputRoundings = roundings;
+  return roundingNotes(roundings, decoded);
 }

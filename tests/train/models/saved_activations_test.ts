@@ -217,7 +217,16 @@ Deno.test("config.json says which layers are static, dynamic and neither, in oth
   assertEquals(of(first).scheme, { bits: 8, kind: "asymmetric", levels: "signed" });
   assertEquals(of(first).fixed, roundingOf(new Map(model.linearLayers()).get(first)!)!.fixed);
 
+  const again = await loadModel(device, `${folder}/words`);
+  assertEquals(again.notes.slice(0, 2), [
+    "inputs of 1 layer rounded to 8 bits by fixed ranges: kept",
+    "inputs of 1 layer rounded to 8 bits by each token's own range: kept",
+  ]);
   const plain = await loadModel(device, `${folder}/words`, { dequantize: true });
+  assertEquals(
+    plain.notes[0],
+    "inputs of 1 layer rounded to 8 bits by fixed ranges: not here, as weights are decoded",
+  );
   assert([...plain.linearLayers()].every(([, layer]) => !(layer instanceof QuantizedLinear)));
   await saveModel(model, `${folder}/plain`, { dequantize: true });
   assertEquals(await configOf("plain"), undefined);
