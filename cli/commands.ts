@@ -42,7 +42,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   {
     name: "quantize",
     summary:
-      "Write a model in 4 or 8 bits, and what that costs in accuracy; or explain the numbers",
+      "Write a model in 2 to 8 bits, and what that costs in accuracy; or explain the numbers",
     load: () => import("./quantize.ts"),
   },
   {
