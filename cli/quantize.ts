@@ -328,7 +328,9 @@ const command: Command = defineCommand({
     printSizes(before, after);
     if (policy) {
       return printLine(
-        `Written to ${out}: layers as ${options.policy} has them, the rest in ${dtype}`,
+        `Written to ${out}: layers as ${options.policy} has them${
+          showInputs(options)
+        }, the rest in ${dtype}`,
       );
     }
     const scales = doubleQuant ? ", scales in 8 bits" : "";

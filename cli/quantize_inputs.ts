@@ -1,13 +1,16 @@
 /** The options of `nibble quantize` that say what becomes of the numbers that layers read. */
 import { z } from "zod";
+import { IntegerTensor } from "../kernels/quant/integer.ts";
 import { matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
+import { type LinearLayer, QuantizedLinear } from "../train/nn/linear.ts";
 import { type ActivationMode, quantizeActivations } from "../train/quant/quantize_activations.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { rotateLayers } from "../train/quant/rotate_layers.ts";
 import { textList } from "./options.ts";
 import { progress } from "./progress.ts";
 import { calibrationText, type MethodChoice } from "./quantize_method.ts";
+import { isRanged, type RangeChoice } from "./quantize_range.ts";
 
 const GROUP = "Activations";
 
@@ -43,7 +46,7 @@ export const INPUT_OPTIONS = {
 };
 
 /** What `INPUT_OPTIONS` give, beside the options that they must fit. */
-export interface InputChoice extends MethodChoice {
+export interface InputChoice extends MethodChoice, Pick<RangeChoice, "range" | "per"> {
   readonly activations?: "dynamic" | "static" | "rotated";
   readonly smooth?: number;
   readonly ranges?: string;
@@ -57,9 +60,16 @@ export function readsText({ activations, smooth, ranges }: InputChoice): boolean
   return activations === "static" || activations === "rotated" || smooth !== undefined;
 }
 
+/** What puts weights into integers before inputs are looked at, in words; null if inputs come first. */
+function earlierOf(choice: InputChoice): string | null {
+  if (choice.policy !== undefined) return "the policy";
+  if (choice.method !== "round") return choice.method;
+  return isRanged(choice) ? "--range or --per" : null;
+}
+
 /** Notes what does not go together. */
 export function checkInputs(choice: InputChoice, context: z.RefinementCtx): void {
-  const { activations, quantize, policy, method, smooth, ranges, dynamicActivations } = choice;
+  const { activations, quantize, policy, smooth, ranges, dynamicActivations } = choice;
   const refuse = (path: string, message: string) =>
     context.addIssue({ code: "custom", message, path: [path] });
   if (activations === undefined) {
@@ -68,15 +78,15 @@ export function checkInputs(choice: InputChoice, context: z.RefinementCtx): void
     }
     return;
   }
-  if (policy !== undefined) refuse("activations", "leave it out with --policy");
-  else if (quantize !== "int8" && quantize !== "int4") {
+  if (policy === undefined && quantize !== "int8" && quantize !== "int4") {
     refuse("activations", `wanted --quantize int8 or int4 with it, found ${quantize}`);
   }
   if (smooth !== undefined && ranges !== undefined) {
     refuse("smooth", "the ranges have factors of their own if they were found with some");
   }
-  if (smooth !== undefined && method !== "round") {
-    refuse("smooth", `${method} chooses integers before: leave one of them out`);
+  const earlier = earlierOf(choice);
+  if (smooth !== undefined && earlier) {
+    refuse("smooth", `${earlier} chooses integers before: leave one of them out`);
   }
   if (activations === "rotated") {
     for (const key of ["ranges", "keepActivations", "dynamicActivations"] as const) {
@@ -84,7 +94,7 @@ export function checkInputs(choice: InputChoice, context: z.RefinementCtx): void
         refuse(key, "all are static once they are turned: leave it out");
       }
     }
-    if (method !== "round") refuse("activations", `${method} chooses integers before: not rotated`);
+    if (earlier) refuse("activations", `${earlier} chooses integers before: not rotated`);
   }
   if (dynamicActivations && activations === "dynamic") {
     refuse("dynamicActivations", "all are: wanted --activations static with it");
@@ -108,25 +118,38 @@ export async function quantizeInputs(
   return false;
 }
 
+const isInteger = (layer: LinearLayer) =>
+  layer instanceof QuantizedLinear && layer.weight instanceof IntegerTensor;
+
 /** Rounds them as they are. */
 async function roundInputs(
   model: LanguageModel,
   choice: InputChoice & { readonly activations?: ActivationMode },
 ): Promise<boolean> {
-  const { quantize, blockSize: groupSize, method, smooth, activations } = choice;
-  const paths = [...model.linearLayers()].map(([path]) => path);
+  const { quantize, blockSize: groupSize, smooth, activations } = choice;
+  const isKept = earlierOf(choice) !== null;
+  const layers = [...model.linearLayers()];
+  const paths = layers.map(([path]) => path);
+  // A policy may leave layers in what has no products of whole numbers.
+  const others = layers.flatMap(([path, layer]) => isKept && !isInteger(layer) ? [path] : []);
+  if (others.length === paths.length) {
+    throw new RangeError(
+      "Cannot round activations: the policy has no layer in integers, wanted some in int8 or int4",
+    );
+  }
   const named = (names: readonly string[] | undefined, mode: ActivationMode) =>
     names ? matchTargets(paths, names).map((path) => [path, mode] as const) : [];
   const modes = new Map([
     ...named(choice.dynamicActivations, "dynamic"),
     ...named(choice.keepActivations, "none"),
+    ...others.map((path) => [path, "none"] as const),
   ]);
   const ranges = choice.ranges === undefined ? undefined : await loadRanges(choice.ranges);
   const calibration = readsText(choice)
     ? await calibrationText(model, choice, "with static activations")
     : undefined;
   const made = await quantizeActivations(model, {
-    weights: method === "round" ? quantize as "int8" | "int4" : "keep",
+    weights: isKept ? "keep" : quantize as "int8" | "int4",
     groupSize,
     activations: (path) => modes.get(path) ?? activations!,
     ...{ ranges, calibration, smooth },

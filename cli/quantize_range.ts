@@ -29,18 +29,17 @@ export interface RangeChoice {
   readonly quantize: string;
   readonly blockSize?: number;
   readonly policy?: string;
-  readonly activations?: string;
 }
 
 /** Whether weights are rounded in another way than loading does. */
-export function isRanged({ range, per }: RangeChoice): boolean {
+export function isRanged({ range, per }: Pick<RangeChoice, "range" | "per">): boolean {
   return (range ?? per) !== undefined;
 }
 
 /** Notes what does not go together. */
 export function checkRange(choice: RangeChoice, context: z.RefinementCtx): void {
   if (!isRanged(choice)) return;
-  const { range, per, method, quantize, policy, activations, blockSize } = choice;
+  const { range, per, method, quantize, policy, blockSize } = choice;
   const refuse = (path: string, message: string) =>
     context.addIssue({ code: "custom", message, path: [path] });
   const key = range === undefined ? "per" : "range";
@@ -49,7 +48,6 @@ export function checkRange(choice: RangeChoice, context: z.RefinementCtx): void 
   } else if (!quantize.startsWith("int")) {
     refuse(key, `it is of integers: wanted --quantize int8 or fewer bits, found ${quantize}`);
   } else if (method !== "round") refuse(key, `${method} chooses its own: leave one of them out`);
-  else if (activations !== undefined) refuse(key, "leave it out with --activations");
   if (per !== undefined && blockSize !== undefined) {
     refuse("per", "found --block-size too, wanted one of them");
   }

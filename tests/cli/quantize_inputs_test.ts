@@ -141,6 +141,42 @@ Deno.test("nibble quantize takes the ranges that calibrate wrote, and weights th
   }
 });
 
+Deno.test("nibble quantize rounds inputs of layers that a policy, or a range, put into integers", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const policy = `${folder}/policy.json`;
+    const rules = [
+      { layers: "q_proj", scheme: "int8" },
+      { layers: "o_proj", scheme: "int8-asym-tensor" },
+      { layers: "down_proj", scheme: "f32" },
+    ];
+    await Deno.writeTextFile(policy, JSON.stringify({ rules, otherwise: "int4-g32" }));
+    const run = (out: string, ...flags: string[]) =>
+      nibble("quantize", "--model", BASE, "--out", `${folder}/${out}`, ...flags);
+    const mixed = await run("mixed", "--policy", policy, "--activations", "dynamic");
+    assertEquals(mixed.code, 0, mixed.stderr);
+    assertMatch(mixed.stdout, /layers as .*policy\.json has them, inputs in 8 bits, dynamic, the/);
+    const model = await loadModel(device, `${folder}/mixed`);
+    for (const [path, layer] of model.linearLayers()) {
+      assertEquals(layer instanceof QuantizedActivationLinear, !path.endsWith("down_proj"), path);
+    }
+    const ranged = await run(
+      "ranged",
+      ...["--quantize", "int8", "--per", "tensor", "--activations", "dynamic"],
+    );
+    assertEquals(ranged.code, 0, ranged.stderr);
+    const own = await loadModel(device, `${folder}/ranged`);
+    assertEquals(new Set(Object.values(kindsOf(own))), new Set(["dynamic"]));
+    await Deno.writeTextFile(policy, JSON.stringify({ rules: [], otherwise: "nf4" }));
+    const none = await run("none", "--policy", policy, "--activations", "dynamic");
+    assertEquals(none.code, 1);
+    assertMatch(none.stderr, /the policy has no layer in integers/);
+    for (const one of [model, own]) one.dispose();
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 Deno.test("nibble quantize says which options of activations do not go together", async () => {
   const cases: [string[], RegExp][] = [
     [["--smooth", "0.5"], /--smooth.*wanted --activations with it/],
@@ -161,7 +197,7 @@ Deno.test("nibble quantize says which options of activations do not go together"
       ["--quantize=int8", "--activations=dynamic", "--dynamic-activations=q_proj"],
       /all are: wanted --activations static/,
     ],
-    [["--policy=x", "--activations=dynamic"], /leave it out with --policy/],
+    [["--policy=x", "--activations=dynamic", "--smooth=0.5"], /the policy chooses integers before/],
     [["--quantize=int8", "--keep=0.1"], /wanted --method split or --activations rotated/],
     [["--quantize=int8", "--activations=rotated", "--ranges=x"], /static once they are turned/],
     [["--quantize=int8", "--activations=rotated", "--method=gptq"], /chooses integers before/],
