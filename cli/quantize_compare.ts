@@ -109,7 +109,7 @@ function bars(results: readonly SchemeResult[]): string[] {
 
 /** What looks at a text before it rounds. */
 const CALIBRATED: readonly string[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"]
-  .concat("w8a8-rotated");
+  .concat("w8a8-rotated", "w4a8-rotated");
 
 /** The tokens that schemes are calibrated on, and what is to be said of them. */
 async function calibrationOf(
@@ -226,7 +226,7 @@ const command: Command = defineCommand({
       "all schemes, for machines; GPTQ and AWQ look at notes.txt",
     ],
     [
-      "nibble quantize compare --model ./SmolLM2-135M --text book.txt --schemes f32,int8,w8a8-dynamic,w8a8-static,w8a8-smooth,w8a8-rotated,w4a8",
+      "nibble quantize compare --model ./SmolLM2-135M --text book.txt --schemes f32,int8,w8a8-dynamic,w8a8-static,w8a8-smooth,w8a8-rotated,w4a8,w4a8-rotated",
       "what 8-bit activations cost on top of 8- and 4-bit weights",
     ],
     [

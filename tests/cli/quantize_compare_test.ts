@@ -85,7 +85,7 @@ Deno.test("nibble quantize compare counts right answers, and says what to make o
 Deno.test("nibble quantize compare measures activations in 8 bits", async () => {
   const rest = ["--limit", "1024", "--window", "128", "--json", "--calibration-tokens", "2048"];
   const names = ["int8", "w8a8-dynamic", "w8a8-static", "w8a8-smooth", "int4", "w4a8"]
-    .concat("w8a8-rotated");
+    .concat("w8a8-rotated", "w4a8-rotated");
   const { code, stdout, stderr } = await nibble(
     ...["quantize", "compare", ...FLAGS, ...rest],
     ...["--schemes", names.join(), "--calibration", `${ASSETS}wordnet/validation.jsonl`],
@@ -93,7 +93,7 @@ Deno.test("nibble quantize compare measures activations in 8 bits", async () => 
   assertEquals([code, stderr], [0, ""]);
   const { results } = JSON.parse(stdout);
   assertEquals(results.map(({ scheme }: { scheme: string }) => scheme), names);
-  const [int8, dynamic, fixed, smooth, int4, w4a8, turned] = results;
+  const [int8, dynamic, fixed, smooth, int4, w4a8, turned, turned4] = results;
   // Activations cost something on top of the same weights, most where one scale is for all tokens.
   for (const own of [dynamic, fixed, smooth]) {
     assertEquals(own.bytes, int8.bytes);
@@ -103,6 +103,7 @@ Deno.test("nibble quantize compare measures activations in 8 bits", async () => 
   assert(fixed.divergence > dynamic.divergence && smooth.divergence < fixed.divergence);
   assert(w4a8.bytes === int4.bytes && w4a8.divergence > dynamic.divergence);
   // All layers static, where "smooth" leaves one of seven in 32 bits.
+  assert(turned4.divergence < w4a8.divergence && turned4.bytes < 1.05 * w4a8.bytes);
   assert(turned.divergence < 0.5 * fixed.divergence && turned.bytes < 1.05 * int8.bytes);
 });
 

@@ -38,7 +38,14 @@ export type SchemeName = (typeof SCHEME_NAMES)[number];
 export const SCHEME_NAMES = [
   ...["f32", "int8", "int4", "int3", "int2", "nf4", "nf4-dq", "fp4", "fp4-dq"] as const,
   ...["gptq", "awq", "hqq"] as const,
-  ...["w8a8-dynamic", "w8a8-static", "w8a8-smooth", "w8a8-rotated", "w4a8"] as const,
+  ...[
+    "w8a8-dynamic",
+    "w8a8-static",
+    "w8a8-smooth",
+    "w8a8-rotated",
+    "w4a8",
+    "w4a8-rotated",
+  ] as const,
   ...["split", "policy"] as const,
 ] as const;
 
@@ -239,7 +246,7 @@ function checkNeeds(model: LanguageModel, options: CompareOptions): void {
   const { schemes, calibration: text, ranges, policy } = options;
   for (const scheme of schemes) {
     const { activations } = BYTE_SCHEMES[scheme] ?? {};
-    const isFixed = scheme === "w8a8-rotated" ||
+    const isFixed = scheme === "w8a8-rotated" || scheme === "w4a8-rotated" ||
       activations !== undefined && !(scheme === "w8a8-static" && ranges);
     if (isFixed || scheme === "gptq" || scheme === "awq" || scheme === "split" && text) {
       calibrationWindows(model, textFor(scheme, text));
@@ -273,7 +280,10 @@ async function apply(
       return await quantizeActivations(model, { ...options, ...found });
     }
     case "w8a8-rotated":
-      return await rotateLayers(model, { text: textFor(scheme, text) });
+    case "w4a8-rotated": {
+      const weights = scheme === "w8a8-rotated" ? "int8" : "int4";
+      return await rotateLayers(model, { text: textFor(scheme, text), weights });
+    }
     case "gptq":
       return await gptqLayers(model, { text: textFor(scheme, text) });
     case "awq":

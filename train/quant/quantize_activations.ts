@@ -160,7 +160,7 @@ async function rangesFor(
  *
  * A single scale for all tokens must cover the largest number that any of them has in any channel. Where a few channels are far
  * larger than the others, `smooth` moves them into the weights. The layers that hurt most may be left dynamic, or in 32 bits:
- * mostly those that `readsActivation` names.
+ * mostly those that `readsActivation` names. `rotateLayers` needs no such exceptions.
  *
  * @param model a model with plain weights, unless weights are kept
  * @param options how
