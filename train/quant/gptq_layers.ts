@@ -18,7 +18,7 @@ import {
   watchInputs,
 } from "./calibration.ts";
 import { DAMPING, inverseFactor } from "./inverse_factor.ts";
-import { denseWeight, GROUP_SIZE, readCodes, ReplacedLayers } from "./weight_only.ts";
+import { checkPlain, denseWeight, GROUP_SIZE, readCodes, ReplacedLayers } from "./weight_only.ts";
 
 /** Bits of a whole number. */
 export type GptqBits = 8 | 4 | 3 | 2;
@@ -120,6 +120,7 @@ async function quantizeOne(
  * @param options the text, bits, groups
  * @returns what was replaced: `commit()` frees the plain weights, `restore()` puts them back
  * @throws {RangeError} if there is too little text, or an activation is not finite
+ * @throws {TypeError} if weights are quantized already
  */
 export async function gptqLayers(
   model: LanguageModel,
@@ -127,6 +128,7 @@ export async function gptqLayers(
 ): Promise<ReplacedLayers> {
   const { device } = model;
   const { text, bits = 4, damping = DAMPING, memory = 256 << 20, onProgress } = options;
+  checkPlain(model, "quantize by GPTQ");
   const replaced = new ReplacedLayers(model);
   const columnsOf = (path: string) => replaced.layer(path).shape[1];
   const groups = await inputGroups(model);

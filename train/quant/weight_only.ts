@@ -222,10 +222,14 @@ export class ReplacedLayers {
   }
 }
 
-/** Throws a TypeError if a layer is quantized: what is measured against it would be compared with what was lost already. */
-export function checkPlain(model: LanguageModel, action: string): void {
+/** Throws a TypeError if a layer, of those that are chosen, is quantized: it has lost already what should be kept or measured. */
+export function checkPlain(
+  model: LanguageModel,
+  action: string,
+  chosen: (path: string) => boolean = () => true,
+): void {
   for (const [path, layer] of model.linearLayers()) {
-    if (!(layer instanceof QuantizedLinear)) continue;
+    if (!(layer instanceof QuantizedLinear) || !chosen(path)) continue;
     throw new TypeError(
       `Cannot ${action} a model whose "${path}" is in ${layer.weight.scheme}: wanted plain weights; load it without quantize, or ` +
         "with dequantize: true",
@@ -245,6 +249,8 @@ export function denseWeight(layer: LinearLayer): { weight: Tensor; own: boolean 
  * @param model a model with plain weights
  * @param scheme how, or for each layer how: null leaves one as it is
  * @returns what was replaced: `commit()` frees the plain weights, `restore()` puts them back
+ * @throws {TypeError} if a layer is quantized already
+ * @throws {RangeError} if a weight is not finite, or a scheme makes no sense
  *
  * @example
  * ```ts
@@ -268,11 +274,13 @@ export async function quantizeLayers(
   model: LanguageModel,
   scheme: WeightScheme | ((path: string) => WeightScheme | null),
 ): Promise<ReplacedLayers> {
-  const replaced = new ReplacedLayers(model);
   const choose = typeof scheme === "function" ? scheme : () => scheme;
+  const schemes = new Map([...model.linearLayers()].map(([path]) => [path, choose(path)]));
+  checkPlain(model, "quantize", (path) => Boolean(schemes.get(path)));
+  const replaced = new ReplacedLayers(model);
   try {
     for (const [path, layer] of [...model.linearLayers()]) {
-      const own = choose(path);
+      const own = schemes.get(path);
       if (!own) continue;
       const dense = denseWeight(layer);
       try {

@@ -130,5 +130,7 @@ Deno.test("what is compared and measured must be plain, and of the model's own t
   const plain = /wanted plain weights; load it without quantize/.source;
   await assertRejects(() => compareSchemes(model, ids, { schemes }), TypeError, plain);
   await assertRejects(() => measureSensitivity(model, { ids, schemes }), TypeError, plain);
+  await assertRejects(() => quantizeLayers(model, { kind: "int8" }), TypeError, plain);
+  await assertRejects(() => gptqLayers(model, { text: { ids } }), TypeError, plain);
   model.dispose();
 });
