@@ -24,7 +24,7 @@ export interface StreamPlan {
   readonly rows: number;
   /** Units of each row that are loaded before the first is used. */
   readonly ahead: number;
-  /** Each lane looks up the scale of one row for all lanes that need it: with "subgroup", where `rows` units or more share one. */
+  /** Each lane looks up the scales of some rows for all lanes that need them: with "subgroup", where units share scales. */
   readonly share: boolean;
 }
 
@@ -126,7 +126,11 @@ function loop(
   const weights = <T>(line: (f: WeightFormat, i: number) => T) => formats.map(line);
   const each = (line: (f: WeightFormat, i: number, r: number) => string) =>
     weights((f, i) => unroll(rows, (r) => line(f, i, r))).join("\n");
-  const shared = (f: WeightFormat) => share && f.sharing >= rows;
+  // So many neighbouring lanes look up scales for each other: each those of every so many rows.
+  const sharers = (f: WeightFormat) => share ? Math.min(f.sharing, rows) : 1;
+  const shared = (f: WeightFormat) => sharers(f) > 1;
+  const own = (f: WeightFormat, line: (j: number) => string) =>
+    shared(f) ? unroll(rows / sharers(f), line) : "";
   const scaled = (f: WeightFormat) => f.scale("", "", "") !== "";
   const shifted = formats.some((f) => f.shifted);
   const loads = (u: number) => `
@@ -136,7 +140,10 @@ ${each((f, i, r) => `let w${u}_${i}_${r} = ${f.load(tags[i], `row${r}`, `at${u}`
 ${
     weights((f, i) =>
       shared(f)
-        ? `let own${u}_${i} = ${f.scale(tags[i], "own_row", `at${u}`)};`
+        ? own(
+          f,
+          (j) => `let own${u}_${i}_${j} = ${f.scale(tags[i], `own_row${i}_${j}`, `at${u}`)};`,
+        )
         : scaled(f) && !f.rowScale
         ? unroll(rows, (r) => `let k${u}_${i}_${r} = ${f.scale(tags[i], `row${r}`, `at${u}`)};`)
         : ""
@@ -149,11 +156,34 @@ ${
       (norm ? `\nq${i} += dot(${name}, ${name});\n${name} *= g${q};` : "");
   };
   const all = (i: number) => Array.from({ length: quads }, (_, q) => `x${i}_${q}`).join(" + ");
+  // What a pair adds is left to the lane that looked it up, which does it for what all of its neighbours have of x.
+  const addShifts = (u: number, f: WeightFormat, i: number) => {
+    const shifts = (row: number) => {
+      let sums = `var n${i}_${row} = z${row};`;
+      for (let mask = 1; mask < sharers(f); mask *= 2) {
+        sums += `\nn${i}_${row} += subgroupShuffleXor(n${i}_${row}, ${mask}u);`;
+      }
+      const name = (j: number) => `shift${i}_${j}_${row}`;
+      return sums +
+        own(f, (j) => `\n${name(j)} = fma(own${u}_${i}_${j}.y, n${i}_${row}, ${name(j)});`);
+    };
+    return f.shifted && shared(f) ? unroll(m, shifts) : "";
+  };
+  const scaleOf = (u: number, f: WeightFormat, i: number, r: number) => {
+    if (shared(f)) {
+      const many = sharers(f);
+      const name = `own${u}_${i}_${Math.floor(r / many)}${f.shifted ? ".x" : ""}`;
+      return `let k = subgroupShuffle(${name}, (t & ${32 - many}u) + ${r % many}u);`;
+    }
+    if (!scaled(f)) return "";
+    return f.rowScale ? `let k = k_${i}_${r};` : `let k = k${u}_${i}_${r};`;
+  };
   const use = (u: number) =>
     `{
 ${norm ? unroll(quads, (q) => `let g${q} = gain[at${u} * ${quads}u + ${q}u];`) : ""}
 ${unroll(m, (i) => unroll(quads, (q) => loadX(u, i, q)))}
 ${shifted ? unroll(m, (i) => `let z${i} = dot(${all(i)}, vec4<f32>(1.0));`) : ""}
+${weights((f, i) => addShifts(u, f, i)).join("\n")}
 ${
       each((f, i, r) => {
         const product = (row: number) => {
@@ -163,13 +193,7 @@ ${
           }
           return sum;
         };
-        const scale = shared(f)
-          ? `let k = subgroupShuffle(own${u}_${i}, (t & ${32 - rows}u) + ${r}u);`
-          : f.rowScale
-          ? `let k = k_${i}_${r};`
-          : scaled(f)
-          ? `let k = k${u}_${i}_${r};`
-          : "";
+        const scale = scaleOf(u, f, i, r);
         const name = (row: number) => `s${i}_${r}_${row}`;
         return `{
 ${scale}
@@ -179,7 +203,7 @@ ${
             m,
             (row) =>
               scale
-                ? f.shifted
+                ? f.shifted && !shared(f)
                   ? `${name(row)} = fma(k.x, ${product(row)}, fma(k.y, z${row}, ${name(row)}));`
                   : `${name(row)} = fma(k, ${product(row)}, ${name(row)});`
                 : `${name(row)} += ${product(row)};`,
@@ -192,7 +216,15 @@ ${
   return `
 let units = p.k / ${unit}u;
 ${unroll(rows, (r) => `let row${r} = min(first + ${r}u, n - 1u);`)}
-${share ? `let own_row = min(first + t % ${rows}u, n - 1u);` : ""}
+${
+    weights((f, i) =>
+      own(f, (j) =>
+        `let own_row${i}_${j} = min(first + ${j * sharers(f)}u + t % ${sharers(f)}u, n - 1u);` +
+        (f.shifted
+          ? unroll(m, (row) => `\nvar shift${i}_${j}_${row} = 0.0;`)
+          : ""))
+    ).join("\n")
+  }
 ${
     weights((f, i) =>
       f.rowScale ? unroll(rows, (r) => `let k_${i}_${r} = ${f.scale(tags[i], `row${r}`, "")};`) : ""
@@ -201,7 +233,18 @@ ${
 for (var base = 0u; base < units; base += ${lanes * ahead}u) {
 ${unroll(ahead, loads)}
 ${unroll(ahead, use)}
-}`;
+}
+${
+    each((f, i, r) => {
+      if (!f.shifted || !shared(f)) return "";
+      const [j, lane] = [Math.floor(r / sharers(f)), r % sharers(f)];
+      const isOwn = `t % ${sharers(f)}u == ${lane}u`;
+      return unroll(
+        m,
+        (row) => `s${i}_${r}_${row} += select(0.0, shift${i}_${j}_${row}, ${isOwn});`,
+      );
+    })
+  }`;
 }
 
 /** The names of a task's sums: weights (of a gated task both), rows, rows of x; then the sums of squares. */

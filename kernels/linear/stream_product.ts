@@ -68,8 +68,8 @@ function densePlan(m: number, rows: number, units: number, gated: boolean): Stre
 }
 
 /**
- * The plan for a product on this device: with subgroups the fastest of those that were tried on an H100. Those without, and those of
- * int4 for more than two rows of x, were not timed.
+ * The plan for a product on this device: with subgroups the fastest of those that were tried on an H100. Those without were not
+ * timed.
  */
 export function chooseStream(device: Device, product: StreamProduct): StreamPlan {
   const { m, formats, gated = false } = product;
@@ -88,7 +88,8 @@ export function chooseStream(device: Device, product: StreamProduct): StreamPlan
     return { combine: "subgroup", lanes: 64, rows: 1, ahead, share: false };
   }
   // Rows share what is loaded of x; a gate and what it gates are loaded side by side.
-  const most = kind.startsWith("int") || gated ? 4 : 8;
+  const few = kind.startsWith("int") && (formats[0].sharing === 1 || rows < MANY_ROWS);
+  const most = gated || few ? 4 : 8;
   const lanes = 128;
   const own = rows >= 2048 ? most : units <= lanes ? 4 : 2;
   const even = 2 * Math.ceil(units / (2 * lanes)) <= Math.ceil(units / lanes);

@@ -22,7 +22,7 @@ export interface WeightFormat {
   readonly type: string;
   /** What is bound. */
   readonly bindings: readonly Binding[];
-  /** Neighbouring units of a row that certainly share a scale; 1 where nothing is to be shared. */
+  /** Neighbouring units of a row that certainly share a scale, a power of two; 1 where nothing is to be shared. */
   readonly sharing: number;
   /** WGSL that several weights of a kernel may need, declared once: by name. */
   readonly common: Readonly<Record<string, string>>;
@@ -172,6 +172,11 @@ fn w${tag}_at(i: u32) -> vec2<u32> {
   };
 }
 
+/** The largest power of two that divides a number of units: so many neighbours lie in one group wherever it begins. */
+function powerOfTwoIn(units: number): number {
+  return units & -units;
+}
+
 /** Units of an integer tensor that `fitsIntegerFormat`: of 4 or 8 weights of int8, of 8 or 16 of others. */
 export function integerFormat(w: IntegerTensor, unit: 4 | 8 | 16): WeightFormat {
   const { scheme, bits, groupSize, groups, shape, zeros } = w;
@@ -192,7 +197,8 @@ fn s${tag}_at(i: u32) -> vec2<f32> {
     unit,
     type: wordType(words),
     bindings: [w.packed, w.scales],
-    sharing: 1,
+    // Scales without zeros are loaded as fast by every lane; those of other bits were not timed.
+    sharing: bits !== 4 || rowScale || !zeros ? 1 : powerOfTwoIn(groupSize / unit),
     common: {},
     prepare: "",
     declare: (binding, tag) => `

@@ -2,8 +2,13 @@ import { empty, tensor } from "../../../core/tensor.ts";
 import { gemvRef } from "../../../kernels/linear/gemv_ref.ts";
 import { type StreamPlan, streamSource } from "../../../kernels/linear/stream.ts";
 import { streamProduct } from "../../../kernels/linear/stream_product.ts";
-import { denseFormat, fourBitFormat } from "../../../kernels/linear/weight_format.ts";
+import {
+  denseFormat,
+  fourBitFormat,
+  integerFormat,
+} from "../../../kernels/linear/weight_format.ts";
 import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { quantizeInteger } from "../../../kernels/quant/integer.ts";
 import { assert, assertRelativeError } from "../../assert.ts";
 import { device, randomNumbers, randomTensor } from "../../device.ts";
 
@@ -49,6 +54,42 @@ Deno.test("streamProduct() matches the reference for 4-bit weights, in every pla
           add: tensor(device, add, [m, n]),
         }, plan);
         const what = `${m}x${n}x${k} ${w.scheme} ${JSON.stringify(plan)}`;
+        assertRelativeError(await out.read(), expected, 1e-6, what);
+      }
+    }
+  }
+});
+
+Deno.test("streamProduct() matches the reference for integers in groups, in every plan", async () => {
+  // Groups of whole powers of two of units, of others, and a shorter last one; of each with all zeros in the middle, and not.
+  for (
+    const [m, n, k, type, groupSize, unit] of [
+      [1, 37, 512, "int4", 64, 16],
+      [1, 9, 4096, "int4", 64, 16],
+      [2, 5, 1120, "int4", 64, 16],
+      [3, 20, 288, "int4", 48, 8],
+      [8, 9, 1088, "int4", 32, 8],
+      [1, 18, 1056, "int8", 32, 8],
+      [2, 21, 640, "int3", 128, 16],
+      [1, 12, 704, "int2", 64, 16],
+    ] as const
+  ) {
+    for (const range of ["asymmetric", "symmetric"] as const) {
+      const weights = randomNumbers(n * k, 40);
+      const w = quantizeInteger(device, weights, [n, k], { type, groupSize, range });
+      const dense = await w.dequantize().read();
+      const [x, add] = [randomNumbers(m * k, 41), randomNumbers(m * n, 42)];
+      const expected = gemvRef(x, dense, { rows: m, n, k, add });
+      for (const plan of plans()) {
+        const out = tensor(device, new Float32Array(m * n).fill(NaN), [m, n]);
+        streamProduct({
+          x: tensor(device, x, [m, k]),
+          m,
+          formats: [integerFormat(w, unit)],
+          outs: [out],
+          add: tensor(device, add, [m, n]),
+        }, plan);
+        const what = `${m}x${n}x${k} ${type} by ${groupSize} ${range} ${JSON.stringify(plan)}`;
         assertRelativeError(await out.read(), expected, 1e-6, what);
       }
     }
@@ -112,14 +153,18 @@ Deno.test("streamProduct() gates", async () => {
   const [gate, up] = [9, 10].map((seed) => randomTensor([n, k], seed, 0.2));
   const quantized = [await quantizeFourBit(gate), await quantizeFourBit(up, { doubleQuant: true })];
   const x = randomNumbers(m * k, 11);
-  for (const four of [false, true]) {
-    const formats = four
-      ? quantized.map((w) => fourBitFormat(w, 1))
-      : [gate, up].map((w) => denseFormat(w));
+  const integers = [64, 32].map((groupSize, i) =>
+    quantizeInteger(device, randomNumbers(n * k, 12 + i), [n, k], { type: "int4", groupSize })
+  );
+  for (
+    const [formats, weights] of [
+      [[gate, up].map((w) => denseFormat(w)), [gate, up]],
+      [quantized.map((w) => fourBitFormat(w, 1)), quantized.map((w) => w.dequantize())],
+      [integers.map((w) => integerFormat(w, 16)), integers.map((w) => w.dequantize())],
+    ] as const
+  ) {
     const [g, u] = await Promise.all(
-      (four ? quantized.map((w) => w.dequantize()) : [gate, up]).map(async (t) =>
-        gemvRef(x, await t.read(), { rows: m, n, k })
-      ),
+      weights.map(async (t) => gemvRef(x, await t.read(), { rows: m, n, k })),
     );
     const expected = g.map((value, i) => value / (1 + Math.exp(-value)) * u[i]);
     for (const plan of plans()) {
@@ -134,10 +179,15 @@ Deno.test("streamProduct() gates", async () => {
 });
 
 Deno.test("the source of every plan is WGSL, those for subgroups too, which this device may not have", async () => {
-  const format = fourBitFormat(
+  const nested = fourBitFormat(
     await quantizeFourBit(randomTensor([8, 256], 1), { doubleQuant: true }),
     1,
   );
+  const integers = (groupSize: number) =>
+    integerFormat(
+      quantizeInteger(device, randomNumbers(8 * 256, 1), [8, 256], { type: "int4", groupSize }),
+      16,
+    );
   for (
     const [rows, m, gated, norm] of [[8, 4, false, true], [8, 4, true, true], [
       4,
@@ -146,18 +196,19 @@ Deno.test("the source of every plan is WGSL, those for subgroups too, which this
       false,
     ]] as const
   ) {
-    const count = gated ? 2 : 3;
     const task = { m, ragged: true, gated, norm, add: false };
-    for (const share of [false, true]) {
-      const code = streamSource(
-        new Array(count).fill(format),
-        { ...task, biases: new Array(gated ? 1 : count).fill(false) },
-        { combine: "subgroup", lanes: 64, rows, ahead: 1, share },
-      );
-      device.gpu.pushErrorScope("validation");
-      device.gpu.createShaderModule({ code });
-      const error = await device.gpu.popErrorScope();
-      assert(!error?.message.includes("parsing error"), error?.message ?? "");
+    for (const formats of [[nested, nested, nested], [integers(64), integers(32), integers(16)]]) {
+      for (const share of [false, true]) {
+        const code = streamSource(
+          gated ? formats.slice(0, 2) : formats,
+          { ...task, biases: formats.map(() => false).slice(gated ? 2 : 0) },
+          { combine: "subgroup", lanes: 64, rows, ahead: 1, share },
+        );
+        device.gpu.pushErrorScope("validation");
+        device.gpu.createShaderModule({ code });
+        const error = await device.gpu.popErrorScope();
+        assert(!error?.message.includes("parsing error"), error?.message ?? "");
+      }
     }
   }
 });
