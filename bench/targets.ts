@@ -218,10 +218,15 @@ export const TARGETS: readonly Target[] = [
   kernels("the same with double quantization, 14336×4096", "", "gemv nf4-dq", [
     asIfF32("gemv nf4-dq", 14_336, 4096, 9),
   ]),
-  kernels("the same in INT8 by rows, and in INT4 with zero points, 14336×4096", "", "gemv int", [
-    asIfF32("gemv int8", 14_336, 4096, 10),
-    asIfF32("gemv int4", 14_336, 4096, 13),
-  ]),
+  kernels(
+    "the same in INT8 by rows, and in symmetric INT4 by groups of 64, 14336×4096",
+    "",
+    "gemv int",
+    [
+      asIfF32("gemv int8", 14_336, 4096, 10),
+      asIfF32("gemv int4-symmetric", 14_336, 4096, 13),
+    ],
+  ),
   kernels("NF4 matmul, M 512 and 4096, as a share of nibble's own in f32", "", "matmul", [
     ...[FEW, SQUARE].map((shape) =>
       ratio(["matmul nf4 forward", shape], ["own", "matmul nt"], 0.93, "forward")

@@ -183,6 +183,7 @@ export const QUANT_CASES: readonly KernelCase[] = [
     product({ scheme, transposed: false }),
     product({ scheme, transposed: true, few: true }),
   ]),
+  product({ scheme: "int4-symmetric", transposed: true, few: true }),
   ...(["nf4", "nf4-dq"] as const).flatMap((scheme) => [
     together(scheme, false),
     together(scheme, true),

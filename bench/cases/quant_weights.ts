@@ -15,8 +15,8 @@ import type { Inputs } from "../case.ts";
 /** Weights that share a scale, except in int8, where a row does. */
 export const BLOCK = 64;
 
-/** The schemes that are benched. */
-export type Scheme = "nf4" | "nf4-dq" | IntegerType;
+/** The schemes that are benched; with "-symmetric" every zero is the middle of the codes' range. */
+export type Scheme = "nf4" | "nf4-dq" | IntegerType | "int4-symmetric";
 
 /** A weight of random codes and scales. */
 export interface RandomWeight<Weight extends QuantizedTensor = QuantizedTensor> {
@@ -70,12 +70,13 @@ export function randomFourBit(
   };
 }
 
-/** A random weight in integers: int8 with a scale for each row, others with a scale and a zero for each block. */
+/** A random weight in integers: int8 with a scale for each row, others with a scale and, unless `symmetric`, a zero for each block. */
 function randomInteger(
   inputs: Inputs,
   rows: number,
   columns: number,
   scheme: IntegerType,
+  symmetric: boolean,
 ): RandomWeight {
   const bits = INTEGER_BITS[scheme];
   const size = scheme === "int8" ? columns : BLOCK;
@@ -84,10 +85,10 @@ function randomInteger(
   const packed = inputs.bits([4 * Math.ceil((rows * columns * bits / 32 + 1) / 4)]);
   const pairs = Float32Array.from({ length: 2 * rows * groups }, (_, i) => {
     if (i % 2 === 0) return 0.01 + (i >> 1) % 7 * 0.001;
-    return scheme === "int8" ? 128 : (i >> 1) % 2 ** bits;
+    return symmetric ? 2 ** (bits - 1) : (i >> 1) % 2 ** bits;
   });
   const scales = inputs.data(pairs, [rows, groups, 2]);
-  const zeroBits = scheme === "int8" ? 0 : bits;
+  const zeroBits = symmetric ? 0 : bits;
   return {
     weight: new IntegerTensor([rows, columns], scheme, size, packed, scales, zeroBits),
     elements: (read, start, count) => {
@@ -110,9 +111,11 @@ export function randomWeight(
   columns: number,
   scheme: Scheme,
 ): RandomWeight {
-  return scheme === "nf4" || scheme === "nf4-dq"
-    ? randomFourBit(inputs, rows, columns, scheme === "nf4-dq")
-    : randomInteger(inputs, rows, columns, scheme);
+  if (scheme === "nf4" || scheme === "nf4-dq") {
+    return randomFourBit(inputs, rows, columns, scheme === "nf4-dq");
+  }
+  if (scheme === "int4-symmetric") return randomInteger(inputs, rows, columns, "int4", true);
+  return randomInteger(inputs, rows, columns, scheme, scheme === "int8");
 }
 
 /** The bytes of codes and scales of so many elements in `rows` rows. */
@@ -121,5 +124,6 @@ export function weightBytes(scheme: Scheme, size: number, rows: number): number 
   if (scheme === "nf4" || scheme === "nf4-dq") {
     return size / 2 + size / BLOCK * (scheme === "nf4" ? 4 : 1);
   }
-  return size * INTEGER_BITS[scheme] / 8 + size / BLOCK * 8;
+  const type = scheme === "int4-symmetric" ? "int4" : scheme;
+  return size * INTEGER_BITS[type] / 8 + size / BLOCK * 8;
 }
