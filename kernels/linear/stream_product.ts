@@ -68,8 +68,8 @@ function densePlan(m: number, rows: number, units: number, gated: boolean): Stre
 }
 
 /**
- * The plan for a product on this device: with subgroups the fastest of those that were tried on an H100. Those without were not
- * timed.
+ * The plan for a product on this device: with subgroups the fastest of those that were tried on an H100. Those without, and those of
+ * int2 and int3 for more than one row of x, were not timed.
  */
 export function chooseStream(device: Device, product: StreamProduct): StreamPlan {
   const { m, formats, gated = false } = product;
@@ -93,7 +93,9 @@ export function chooseStream(device: Device, product: StreamProduct): StreamPlan
   const lanes = 128;
   const own = rows >= 2048 ? most : units <= lanes ? 4 : 2;
   const even = 2 * Math.ceil(units / (2 * lanes)) <= Math.ceil(units / lanes);
-  return { combine: "subgroup", lanes, rows: own, ahead: even ? 2 : 1, share: true };
+  // Bytes, and eight rows of int2, are faster in two turns of one unit.
+  const inTurns = m === 1 && (kind.startsWith("int8") || kind.startsWith("int2") && own === 8);
+  return { combine: "subgroup", lanes, rows: own, ahead: even && !inTurns ? 2 : 1, share: true };
 }
 
 /** Queues the products. Not tracked. */

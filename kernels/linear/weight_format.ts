@@ -197,8 +197,8 @@ fn s${tag}_at(i: u32) -> vec2<f32> {
     unit,
     type: wordType(words),
     bindings: [w.packed, w.scales],
-    // Scales without zeros are loaded as fast by every lane; those of other bits were not timed.
-    sharing: bits !== 4 || rowScale || !zeros ? 1 : powerOfTwoIn(groupSize / unit),
+    // Scales without zeros are loaded as fast by every lane, and for int3 nothing is gained; int8 in groups was not timed.
+    sharing: (bits === 4 || bits === 2) && zeros && !rowScale ? powerOfTwoIn(groupSize / unit) : 1,
     common: {},
     prepare: "",
     declare: (binding, tag) => `
