@@ -20,6 +20,9 @@ const GOLDEN = new URL("../../golden/", import.meta.url).pathname;
 const folder = await Deno.makeTempDir();
 globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
 
+/** How far results may be apart. */
+const BOUND = device.adapter.type === "gpu" ? 1e-5 : 1e-6;
+
 const NAMES = ["llama", "llama-tied", "gpt2"];
 for (const name of NAMES) {
   const model = await loadModel(device, `${GOLDEN}${name}`);
@@ -152,10 +155,10 @@ for (const name of NAMES) {
     };
     const [half, full] = [await run("f16"), await run("f32")];
     assertEquals(half.numbers, full.numbers);
-    assertRelativeError(half.logits, full.logits, 1e-6);
-    assertRelativeError([half.loss], [full.loss], 1e-6);
+    assertRelativeError(half.logits, full.logits, BOUND);
+    assertRelativeError([half.loss], [full.loss], BOUND);
     for (const [i, grad] of half.grads.entries()) {
-      assertRelativeError(grad, full.grads[i], 1e-6, `${i}`);
+      assertRelativeError(grad, full.grads[i], BOUND, `${i}`);
     }
     half.model.dispose();
     full.model.dispose();
@@ -189,6 +192,19 @@ async function readFolder(path: string): Promise<Map<string, Float32Array>> {
   return found;
 }
 
+/**
+ * Equal to the bit where both take the same kernels, as on software Vulkan. On a GPU those for weights in 16 bits are others, which
+ * add in another order.
+ */
+function assertAlike(found: unknown, wanted: unknown, what: string): void {
+  if (found instanceof Float32Array && wanted instanceof Float32Array && BOUND > 1e-6) {
+    assertRelativeError(found, wanted, BOUND, what);
+  } else if (Array.isArray(found) && Array.isArray(wanted)) {
+    assertEquals(found.length, wanted.length, what);
+    found.forEach((one, i) => assertAlike(one, wanted[i], `${what} ${i}`));
+  } else assertEquals(found, wanted, what);
+}
+
 /** Runs `body` on a model in 16 bits and on the same in 32: what they give must be the same. */
 async function inBoth(name: string, body: (model: LanguageModel) => Promise<unknown>) {
   const given: unknown[] = [];
@@ -199,7 +215,7 @@ async function inBoth(name: string, body: (model: LanguageModel) => Promise<unkn
     model.dispose();
     assertEquals(device.memory.live, before, `${name} in ${weights}: memory`);
   }
-  assertEquals(given[0], given[1], name);
+  assertAlike(given[0], given[1], name);
 }
 
 Deno.test("models in 16 bits are saved, merged and quantized as in 32", async () => {
