@@ -9,7 +9,7 @@ import type { Tokenizer } from "../train/files/tokenizer.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { EvaluationBar } from "./evaluation_bar.ts";
-import { ADAPTER_OPTION, MODEL_OPTIONS, openModel } from "./model_options.ts";
+import { ADAPTER_OPTION, MODEL_OPTIONS, openModel, tokenizerOf } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { percent, printJson, printLine } from "./print.ts";
 
@@ -111,12 +111,7 @@ const evaluate: Command = defineCommand({
   async run(options) {
     using device = await openDevice();
     const model = await openModel(device, options);
-    const { tokenizer } = model;
-    if (!tokenizer) {
-      throw new TypeError(
-        `Cannot evaluate "${options.model}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
-      );
-    }
+    const tokenizer = tokenizerOf(model, `evaluate "${options.model}"`);
     const measure = options.text === undefined ? measureData : measureText;
     await measure(model, tokenizer, options);
   },

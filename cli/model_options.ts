@@ -9,6 +9,7 @@ import { loadAdapter } from "../train/adapters/peft.ts";
 import { type DownloadProgress, resolveModel } from "../train/files/hub.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel, type QuantizationScheme } from "../train/models/load.ts";
+import type { Tokenizer } from "../train/files/tokenizer.ts";
 import { type Progress, progress } from "./progress.ts";
 
 const GROUP = "Quantization";
@@ -114,4 +115,17 @@ export async function openModel(device: Device, choice: ModelChoice): Promise<La
   });
   if (adapter !== undefined) await loadAdapter(model, await modelFolder(adapter));
   return model;
+}
+
+/** Loads a model with all weights in 32 bits, whatever they are stored in: for commands that choose what they become. */
+export async function openPlain(device: Device, name: string): Promise<LanguageModel> {
+  return await loadModel(device, await modelFolder(name), { dequantize: true, weights: "f32" });
+}
+
+/** The model's tokenizer; `what` says what it is wanted for, such as `calibrate "folder"`. */
+export function tokenizerOf({ tokenizer }: LanguageModel, what: string): Tokenizer {
+  if (tokenizer) return tokenizer;
+  throw new TypeError(
+    `Cannot ${what}: it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
+  );
 }

@@ -4,7 +4,6 @@ import { openDevice } from "../core/device.ts";
 import type { Range } from "../kernels/quant/affine.ts";
 import { readText } from "../train/data/dataset.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
-import { loadModel } from "../train/models/load.ts";
 import { type ActivationRanges, calibrateActivations } from "../train/quant/activation_ranges.ts";
 import type { CalibrationText } from "../train/quant/calibration.ts";
 import type { CalibrationObserver } from "../train/quant/input_statistics.ts";
@@ -14,7 +13,7 @@ import { saveRanges } from "../train/quant/range_file.ts";
 import { moveFactors } from "../train/quant/smooth_quant.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
-import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { MODEL_OPTIONS, openPlain, tokenizerOf } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { count, printError, printJson, printLine, significant, table } from "./print.ts";
 
@@ -198,16 +197,8 @@ const command: Command = defineCommand({
   async run(options) {
     const { model: name, observer: kind, percentile, momentum, json, out } = options;
     using device = await openDevice();
-    const model = await loadModel(device, await modelFolder(name), {
-      dequantize: true,
-      weights: "f32",
-    });
-    const { tokenizer } = model;
-    if (!tokenizer) {
-      throw new TypeError(
-        `Cannot calibrate "${name}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
-      );
-    }
+    const model = await openPlain(device, name);
+    const tokenizer = tokenizerOf(model, `calibrate "${name}"`);
     const read = options.text ?? (await embedded()).heldout;
     const ids = tokenizer.encode((await readText(read)).text).subarray(0, options.tokens);
     const window = options.window ?? Math.min(256, model.config.contextLength);

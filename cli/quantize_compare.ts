@@ -5,13 +5,12 @@ import { nearest } from "../core/nearest.ts";
 import { toSequences } from "../train/data/batches.ts";
 import { readJsonl, readText } from "../train/data/dataset.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
-import { loadModel } from "../train/models/load.ts";
 import { compareSchemes, SCHEME_NAMES, type SchemeResult } from "../train/eval/compare_schemes.ts";
 import { readPolicy } from "../train/quant/policy.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
-import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { MODEL_OPTIONS, openPlain, tokenizerOf } from "./model_options.ts";
 import { jsonSwitch, textList } from "./options.ts";
 import {
   bytes,
@@ -246,16 +245,9 @@ const command: Command = defineCommand({
     const schemes = new Set(options.schemes);
     if (policy) schemes.add("policy");
     using device = await openDevice();
-    const model = await loadModel(device, await modelFolder(name), {
-      dequantize: true,
-      weights: "f32",
-    });
-    const { tokenizer, config: { contextLength } } = model;
-    if (!tokenizer) {
-      throw new TypeError(
-        `Cannot compare schemes on "${name}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
-      );
-    }
+    const model = await openPlain(device, name);
+    const tokenizer = tokenizerOf(model, `compare schemes on "${name}"`);
+    const { contextLength } = model.config;
     const window = options.window ?? Math.min(256, contextLength);
     const ids = tokenizer.encode((await readText(text)).text).subarray(0, limit);
     const { ids: calibrationIds, warnings } = await calibrationOf(model, ids, options);

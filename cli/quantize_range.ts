@@ -1,7 +1,7 @@
 /** The options of `nibble quantize` that say how a range of weights becomes a scale, and who shares one. */
 import { z } from "zod";
 import type { IntegerType } from "../kernels/quant/integer.ts";
-import type { IntegerRange } from "../kernels/quant/integer_range.ts";
+import { INTEGER_RANGES, type IntegerRange } from "../kernels/quant/integer_range.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { quantizeLayers } from "../train/quant/weight_only.ts";
 
@@ -9,7 +9,7 @@ const GROUP = "Choosing integers";
 
 /** Of integers that are rounded to nearest. */
 export const RANGE_OPTIONS = {
-  range: z.enum(["symmetric", "symmetric-full", "asymmetric"]).optional().meta({
+  range: z.enum(INTEGER_RANGES).optional().meta({
     description:
       "how a range becomes a scale: absmax / 127, absmax / 127.5 or (max − min) / 255 and a zero " +
       "point (in 8 bits); symmetric for int8, asymmetric for others",

@@ -9,13 +9,12 @@ import {
   type Sensitivity,
   type Shift,
 } from "../train/eval/sensitivity.ts";
-import { loadModel } from "../train/models/load.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import type { Chosen } from "../train/quant/choose_bits.ts";
 import { parseScheme, savePolicy } from "../train/quant/policy.ts";
 import { schemeBytes } from "../train/quant/scheme_size.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { MODEL_OPTIONS, openPlain, tokenizerOf } from "./model_options.ts";
 import { jsonSwitch, textList } from "./options.ts";
 import { bytes, count, curve, printJson, printLine, significant, table } from "./print.ts";
 import { isSchemeName, readMemory } from "./scheme_option.ts";
@@ -185,16 +184,8 @@ const command: Command = defineCommand({
     } = options;
     const { window, places, check, out } = options;
     using device = await openDevice();
-    const model = await loadModel(device, await modelFolder(name), {
-      dequantize: true,
-      weights: "f32",
-    });
-    const { tokenizer } = model;
-    if (!tokenizer) {
-      throw new TypeError(
-        `Cannot measure "${name}": it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
-      );
-    }
+    const model = await openPlain(device, name);
+    const tokenizer = tokenizerOf(model, `measure "${name}"`);
     checkBudget(model, budget, schemes);
     const idsOf = async (path: string) => tokenizer.encode((await readText(path)).text);
     const whole = await idsOf(text);

@@ -4,6 +4,7 @@
  * @module
  */
 import { z } from "zod";
+import { INTEGER_RANGES, type IntegerRange } from "../kernels/quant/integer_range.ts";
 import { matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
@@ -30,7 +31,7 @@ export const QAT_OPTIONS = {
     description: "a step for each row, or one for a layer, instead of groups",
     group: GROUP,
   }),
-  qatKind: z.enum(["symmetric", "symmetric-full", "asymmetric"]).optional().meta({
+  qatKind: z.enum(INTEGER_RANGES).optional().meta({
     description:
       "of weights: absmax over the largest whole number, over half of all, or with a zero point, " +
       "which is learnt where steps are; asymmetric, for int8 and learnt steps symmetric",
@@ -64,7 +65,7 @@ export interface QatChoice {
   readonly qat?: "int8" | "int4" | "int3" | "int2";
   readonly qatGroup?: number;
   readonly qatPer?: "channel" | "tensor";
-  readonly qatKind?: "symmetric" | "symmetric-full" | "asymmetric";
+  readonly qatKind?: IntegerRange;
   readonly qatStep?: "range" | "learnt";
   readonly qatKeep?: readonly string[];
   readonly qatActivations?: "int8" | "int4";

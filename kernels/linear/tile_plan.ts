@@ -213,6 +213,7 @@ function search(
         const used = Math.ceil(k / chunkOf(k, splits, shape));
         if (used > 1 && bytesOf(shape, (tiles - whole) * used) > MOST_BYTES) continue;
         const time = cost(candidate, k, tiles, whole, used);
+        // Another plan of the same tile needs no kernel more.
         if (time * (best?.shape === shape ? GAIN : gain) >= least) continue;
         least = time;
         best = { shape, whole: used === 1 ? tiles : whole, splits: used };

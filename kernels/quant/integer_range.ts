@@ -10,11 +10,11 @@ import { roundHalfEven } from "./rounding.ts";
 export type IntegerRange = AffineScheme["kind"];
 
 /** All of them. */
-export const INTEGER_RANGES: readonly IntegerRange[] = [
+export const INTEGER_RANGES = [
   "symmetric",
   "symmetric-full",
   "asymmetric",
-];
+] as const satisfies readonly IntegerRange[];
 
 /** Codes `q`, of which each stands for `(q − zero) · scale`. */
 export interface IntegerGrid {

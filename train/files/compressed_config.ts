@@ -7,6 +7,7 @@
  */
 import type { AffineScheme } from "../../kernels/quant/affine.ts";
 import type { IntegerType } from "../../kernels/quant/integer.ts";
+import { INTEGER_RANGES } from "../../kernels/quant/integer_range.ts";
 import { brief } from "./json_text.ts";
 import { BITS, isSymmetric, type StoredInteger } from "./stored_integer.ts";
 import type { Json } from "./tokenizer.ts";
@@ -167,7 +168,7 @@ export class IntegerConfig {
 }
 
 const LAYOUTS: readonly unknown[] = ["pack-quantized", "int-quantized", "mixed-precision"];
-const KINDS: readonly unknown[] = ["symmetric", "symmetric-full", "asymmetric"];
+const KINDS: readonly unknown[] = INTEGER_RANGES;
 const LEVELS: readonly unknown[] = [undefined, "signed", "restricted", "unsigned"];
 
 /** What a group says of inputs, in nibble's own words where those are there. Throws where nibble has no such rounding. */
