@@ -15,15 +15,7 @@ import { quantizeByPolicy } from "../../../train/quant/policy.ts";
 import { tensor } from "../../../core/tensor.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
 import { device, randomIntegers, randomNumbers } from "../../device.ts";
-
-async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+import { withFolder } from "../../with_folder.ts";
 
 function randomWeight(
   type: IntegerType,

@@ -9,6 +9,7 @@ import { QuantizedLinear } from "../../../train/nn/linear.ts";
 import { type QuantizationPolicy, quantizeByPolicy } from "../../../train/quant/policy.ts";
 import { assert, assertEquals, assertRejects, assertRelativeError } from "../../assert.ts";
 import { device } from "../../device.ts";
+import { withFolder } from "../../with_folder.ts";
 
 const JSONS = {
   llama: {
@@ -21,15 +22,6 @@ const JSONS = {
   },
   gpt2: { model_type: "gpt2", vocab_size: 64, n_embd: 64, n_layer: 1, n_head: 4 },
 };
-
-async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 async function logitsOf(model: LanguageModel): Promise<Float32Array> {
   const ids = tensor(device, Int32Array.of(5, 17, 3, 60), [1, 4]);

@@ -1,6 +1,3 @@
-// deno-lint-ignore-file camelcase -- the names are those of the file
-import { noGrad } from "../../../core/autograd.ts";
-import { tensor } from "../../../core/tensor.ts";
 import { OutlierTensor } from "../../../kernels/quant/outlier_split.ts";
 import { RotatedTensor } from "../../../kernels/quant/rotated_tensor.ts";
 import {
@@ -28,35 +25,10 @@ import {
 import { rotateLayers } from "../../../train/quant/rotate_layers.ts";
 import { assert, assertEquals, assertRejects, assertRelativeError } from "../../assert.ts";
 import { device } from "../../device.ts";
-
-const LLAMA = {
-  model_type: "llama",
-  vocab_size: 96,
-  hidden_size: 48,
-  intermediate_size: 72,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  max_position_embeddings: 64,
-};
-const GPT2 = {
-  model_type: "gpt2",
-  vocab_size: 96,
-  n_embd: 48,
-  n_layer: 2,
-  n_head: 4,
-  n_positions: 64,
-};
-const IDS = Int32Array.from({ length: 128 }, (_, i) => (7 * i * i + i) % 96);
-const TEXT = { ids: IDS, window: 32 };
+import { GPT2, IDS, LLAMA, logits, TEXT } from "../../tiny_models.ts";
 
 const folder = await Deno.makeTempDir();
 globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
-
-async function logits(model: LanguageModel): Promise<Float32Array> {
-  const ids = tensor(device, IDS.subarray(0, 32), [1, 32]);
-  return await noGrad(() => model.forward(ids)).read() as Float32Array;
-}
 
 /** Saves a model, loads it, and checks that it is the same: layers, logits, and files when it is saved again. */
 async function checkSaved(model: LanguageModel, name: string): Promise<LanguageModel> {

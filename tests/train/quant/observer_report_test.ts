@@ -13,15 +13,8 @@ import { observerReport } from "../../../train/quant/observer_report.ts";
 import { createObserver } from "../../../train/quant/observers.ts";
 import { assert, assertEquals, assertRelativeError } from "../../assert.ts";
 import { device, randomNumbers } from "../../device.ts";
+import { enlarge, GPT2 } from "../../tiny_models.ts";
 
-const GPT2 = {
-  "model_type": "gpt2",
-  "vocab_size": 96,
-  "n_embd": 48,
-  "n_layer": 2,
-  "n_head": 4,
-  "n_positions": 64,
-};
 const IDS = Int32Array.from({ length: 100 }, (_, i) => (7 * i * i + i) % 96);
 const TEXT = { ids: IDS, window: 32 };
 
@@ -47,11 +40,7 @@ Deno.test("statistics choose the ranges that observers choose which see all numb
 
 Deno.test("observerReport() gives each observer's error, and the largest outlier", async () => {
   const model = randomModel(device, GPT2, { seed: 2 });
-  const norm = new Map(model.modules()).get("transformer.h.1.ln_1")!;
-  const [[, gain]] = [...norm.tensors()];
-  const numbers = await gain.read() as Float32Array<ArrayBuffer>;
-  numbers[13] *= 40;
-  device.write(gain, numbers);
+  await enlarge(model, "transformer.h.1.ln_1", 13, 40);
   const report = await observerReport(model, TEXT);
   const own = report.find(({ layers }) => layers[0] === "transformer.h.1.attn.c_attn")!;
   assertEquals(own.outlier.channel, 13);

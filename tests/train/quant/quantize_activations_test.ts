@@ -1,10 +1,7 @@
-import { noGrad } from "../../../core/autograd.ts";
-import { tensor } from "../../../core/tensor.ts";
 import { readText } from "../../../train/data/dataset.ts";
 import { evaluatePerplexity } from "../../../train/eval/perplexity.ts";
 import { affineParameters } from "../../../kernels/quant/affine.ts";
 import { loadModel, randomModel } from "../../../train/models/load.ts";
-import type { LanguageModel } from "../../../train/models/language_model.ts";
 import { QuantizedLinear } from "../../../train/nn/linear.ts";
 import { QuantizedActivationLinear } from "../../../train/nn/quantized_activations.ts";
 import { calibrateActivations } from "../../../train/quant/activation_ranges.ts";
@@ -14,41 +11,11 @@ import { smoothingFactors } from "../../../train/quant/smooth_quant.ts";
 import { quantizeLayers } from "../../../train/quant/weight_only.ts";
 import { assert, assertEquals, assertRejects, assertRelativeError } from "../../assert.ts";
 import { device } from "../../device.ts";
+import { enlarge, GPT2, IDS, LLAMA, logits, moved } from "../../tiny_models.ts";
 
 const ASSETS = new URL("../../../assets/", import.meta.url).pathname;
 
-const LLAMA = {
-  "model_type": "llama",
-  "vocab_size": 96,
-  "hidden_size": 48,
-  "intermediate_size": 72,
-  "num_hidden_layers": 2,
-  "num_attention_heads": 4,
-  "num_key_value_heads": 2,
-  "max_position_embeddings": 64,
-};
-const GPT2 = {
-  "model_type": "gpt2",
-  "vocab_size": 96,
-  "n_embd": 48,
-  "n_layer": 2,
-  "n_head": 4,
-  "n_positions": 64,
-};
 const QWEN3 = { ...LLAMA, "model_type": "qwen3", "head_dim": 12 };
-
-const IDS = Int32Array.from({ length: 128 }, (_, i) => (7 * i * i + i) % 96);
-
-async function logits(model: LanguageModel): Promise<Float32Array> {
-  const ids = tensor(device, IDS.subarray(0, 32), [1, 32]);
-  return await noGrad(() => model.forward(ids)).read() as Float32Array;
-}
-
-/** ‖after − before‖² / ‖before‖². */
-function moved(before: Float32Array, after: Float32Array): number {
-  const size = before.reduce((sum, x) => sum + x ** 2, 0);
-  return after.reduce((sum, x, i) => sum + (x - before[i]) ** 2, 0) / size;
-}
 
 Deno.test("the embedded model keeps its perplexity in W8A8: static within 1 % with SmoothQuant, dynamic too", async () => {
   const model = await loadModel(device, `${ASSETS}base`);
@@ -174,11 +141,7 @@ Deno.test("weights by GPTQ are kept, and put back", async () => {
 Deno.test("smoothing changes nothing but rounding, and evens out an outlier", async () => {
   const model = randomModel(device, LLAMA, { seed: 4 });
   // One channel that is fifty times as large as the others.
-  const norm = new Map(model.modules()).get("model.layers.0.input_layernorm")!;
-  const [[, gain]] = [...norm.tensors()];
-  const numbers = await gain.read() as Float32Array<ArrayBuffer>;
-  numbers[7] *= 50;
-  device.write(gain, numbers);
+  await enlarge(model, "model.layers.0.input_layernorm", 7, 50);
   const before = await logits(model);
   const text = { ids: IDS, window: 32 };
   const plain = await calibrateActivations(model, { text });

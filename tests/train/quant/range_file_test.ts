@@ -9,6 +9,7 @@ import { quantizeActivations } from "../../../train/quant/quantize_activations.t
 import { loadRanges, saveRanges } from "../../../train/quant/range_file.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { device } from "../../device.ts";
+import { withFolder } from "../../with_folder.ts";
 
 const LLAMA = {
   "model_type": "llama",
@@ -20,14 +21,8 @@ const LLAMA = {
 };
 const IDS = Int32Array.from({ length: 96 }, (_, i) => (7 * i * i + i) % 96);
 
-async function withFile(body: (path: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(`${folder}/ranges.json`);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+const withFile = (body: (path: string) => Promise<void>) =>
+  withFolder((folder) => body(`${folder}/ranges.json`));
 
 Deno.test("ranges come out of their file as they went in, and quantize a model alike", async () => {
   const model = randomModel(device, LLAMA, { seed: 5 });

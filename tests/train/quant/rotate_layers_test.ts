@@ -1,5 +1,3 @@
-import { noGrad } from "../../../core/autograd.ts";
-import { tensor } from "../../../core/tensor.ts";
 import { OutlierTensor } from "../../../kernels/quant/outlier_split.ts";
 import { rotateRef } from "../../../kernels/quant/rotate_ref.ts";
 import { RotatedTensor } from "../../../kernels/quant/rotated_tensor.ts";
@@ -15,40 +13,9 @@ import { smoothingFactors } from "../../../train/quant/smooth_quant.ts";
 import { quantizeLayers } from "../../../train/quant/weight_only.ts";
 import { assert, assertEquals, assertRejects, assertRelativeError } from "../../assert.ts";
 import { device } from "../../device.ts";
+import { GPT2, IDS, LLAMA, logits, moved, TEXT } from "../../tiny_models.ts";
 
 const ASSETS = new URL("../../../assets/", import.meta.url).pathname;
-
-const LLAMA = {
-  "model_type": "llama",
-  "vocab_size": 96,
-  "hidden_size": 48,
-  "intermediate_size": 72,
-  "num_hidden_layers": 2,
-  "num_attention_heads": 4,
-  "num_key_value_heads": 2,
-  "max_position_embeddings": 64,
-};
-const GPT2 = {
-  "model_type": "gpt2",
-  "vocab_size": 96,
-  "n_embd": 48,
-  "n_layer": 2,
-  "n_head": 4,
-  "n_positions": 64,
-};
-const IDS = Int32Array.from({ length: 128 }, (_, i) => (7 * i * i + i) % 96);
-const TEXT = { ids: IDS, window: 32 };
-
-async function logits(model: LanguageModel): Promise<Float32Array> {
-  const ids = tensor(device, IDS.subarray(0, 32), [1, 32]);
-  return await noGrad(() => model.forward(ids)).read() as Float32Array;
-}
-
-/** ‖after − before‖² / ‖before‖². */
-function moved(before: Float32Array, after: Float32Array): number {
-  const size = before.reduce((sum, x) => sum + x ** 2, 0);
-  return after.reduce((sum, x, i) => sum + (x - before[i]) ** 2, 0) / size;
-}
 
 /** The parts of a layer's weight. */
 function partsOf(model: LanguageModel, path: string): [OutlierTensor, RotatedTensor] {
