@@ -61,7 +61,7 @@ export function distillation(
     crossEntropyRows(t, targets)
   );
   const losses = empty(device, [rows]);
-  const { group, split } = walkClasses(device, classes);
+  const { group, split } = walkClasses(device, classes, 4);
   const groups = classes / group;
   const both = [student, teacher, targets, own, theirs];
   const params = uniform(rows, groups);

@@ -46,7 +46,7 @@ function partRows(rows: number, classes: number, logitBytes: number): number {
 function lossInPlace(logits: Tensor, targets: Tensor, losses: Tensor, gradient: boolean): void {
   const { device } = logits;
   const [rows, classes] = logits.shape;
-  const { group, unroll, split } = walkClasses(device, classes);
+  const { group, unroll, split } = walkClasses(device, classes, 4);
   device.dispatch(
     inPlace.get(group, unroll),
     [logits, targets, losses, uniform(rows, classes / group, gradient ? 1 : 0)],
