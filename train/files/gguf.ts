@@ -10,6 +10,7 @@ import { ggufTypeNamed } from "./gguf_types.ts";
 import { readFault } from "./input.ts";
 import type { TensorSource } from "./safetensors.ts";
 import { fill, type TensorEntry } from "./safetensors_header.ts";
+import { tensorMemory } from "./tensor_memory.ts";
 
 export type { GgufArray, GgufScalar, GgufValue } from "./gguf_header.ts";
 
@@ -133,7 +134,7 @@ export class GgufFile implements TensorSource {
   read(name: string, order?: RowOrder): Promise<Uint8Array<ArrayBuffer>> {
     return Promise.try(() => {
       const { begin, end } = this.#entry(name);
-      const bytes = new Uint8Array(end - begin);
+      const bytes = tensorMemory(Uint8Array, end - begin, name, this.path);
       this.#fillBlocks(name, 0, bytes, order);
       return bytes;
     });
@@ -172,7 +173,7 @@ export class GgufFile implements TensorSource {
    */
   readFloats(name: string, order?: RowOrder): Promise<Float32Array<ArrayBuffer>> {
     return Promise.try(() => {
-      const numbers = new Float32Array(sizeOf(this.#entry(name).shape));
+      const numbers = tensorMemory(Float32Array, sizeOf(this.#entry(name).shape), name, this.path);
       let at = 0;
       for (const piece of this.floatPieces(name, PIECE, order)) {
         numbers.set(piece, at);

@@ -8,6 +8,7 @@ import { FLOATS } from "./floats.ts";
 import { readFault, readJsonOf, SHARDS_JSON } from "./input.ts";
 import { brief } from "./json_text.ts";
 import { fill, type Header, readHeader, type TensorEntry } from "./safetensors_header.ts";
+import { tensorMemory } from "./tensor_memory.ts";
 
 export type { TensorEntry };
 export { type TensorData, writeSafetensors } from "./safetensors_write.ts";
@@ -95,7 +96,7 @@ export class SafetensorsFile implements TensorSource {
   read(name: string): Promise<Uint8Array<ArrayBuffer>> {
     return Promise.try(() => {
       const { begin, end } = entryOf(this.entries, name, this.path);
-      const bytes = allocate(Uint8Array, end - begin, name, this.path);
+      const bytes = tensorMemory(Uint8Array, end - begin, name, this.path);
       this.#fill(name, begin, bytes);
       return bytes;
     });
@@ -119,7 +120,7 @@ export class SafetensorsFile implements TensorSource {
   readFloats(name: string): Promise<Float32Array<ArrayBuffer>> {
     return Promise.try(() => {
       const { shape } = entryOf(this.entries, name, this.path);
-      const numbers = allocate(Float32Array, sizeOf(shape), name, this.path);
+      const numbers = tensorMemory(Float32Array, sizeOf(shape), name, this.path);
       let at = 0;
       for (const piece of this.floatPieces(name, LARGEST_PIECE)) {
         numbers.set(piece, at);
@@ -174,20 +175,6 @@ export class SafetensorsFile implements TensorSource {
 
 /** Numbers converted at a time by `readFloats`. */
 const LARGEST_PIECE = 1 << 20;
-
-/** Memory for a tensor; where there is not enough, an error that says whose. */
-function allocate<T>(Type: new (length: number) => T, length: number, name: string, path: string) {
-  try {
-    return new Type(length);
-  } catch (error) {
-    throw new RangeError(
-      `Cannot read ${brief(name)} in "${path}": it has ${length} ${
-        Type.name === "Uint8Array" ? "bytes" : "numbers"
-      }, more than there is memory for; load it on a larger machine`,
-      { cause: error },
-    );
-  }
-}
 
 function entryOf(
   entries: ReadonlyMap<string, TensorEntry>,
