@@ -122,7 +122,7 @@ Deno.test("a long prompt takes the memory of one block, and not of all", async (
   assert(eight - one < 1.1 * 384 * 32 * 4, `${one} bytes with one block, ${eight} with 8`);
 });
 
-Deno.test("generateTokens() makes one submission and no bind group for a token, and frees all", async () => {
+Deno.test("generateTokens() makes no bind group for a token, submits several at once, and frees all", async () => {
   const run = (maxNewTokens: number) => generateTokens(model, [tokens(4, 1)], { maxNewTokens });
   await run(50);
   const { live, reserved } = device.memory;
@@ -131,7 +131,8 @@ Deno.test("generateTokens() makes one submission and no bind group for a token, 
   const { submits, bindGroups } = device.counters;
   assertEquals(bindGroups - warm.bindGroups, 0);
   const made = submits - warm.submits;
-  assert(made >= 50 && made <= 52, `${made} submissions for 50 tokens`);
+  // The prompt; of blocks of 15, 32 and 2 tokens the first three each, then four at a time.
+  assert(made >= 21 && made <= 23, `${made} submissions for 50 tokens`);
   assertEquals([device.memory.live, device.memory.reserved], [live, reserved]);
   await run(49);
   assert(device.counters.bindGroups - bindGroups < 5, "bind groups do not depend on the tokens");
