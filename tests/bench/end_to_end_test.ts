@@ -69,8 +69,8 @@ Deno.test("drawModel() draws halves for a shape whose checkpoint has them", asyn
       for (const [, t] of module.tensors()) {
         const numbers = await t.read();
         assert(numbers.every((x) => Math.f16round(x) === x), path);
-        const isHalf = own.type === "gpu" || type === "gpu";
-        assertEquals(t.dtype, t.shape.length === 2 && isHalf ? "f16" : "f32", path);
+        const isHalf = t.shape.length === 2 && type === "gpu";
+        assertEquals(t.dtype, isHalf ? "f16" : "f32", path);
       }
     }
     model.dispose();
