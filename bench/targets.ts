@@ -132,8 +132,21 @@ const FEW = "M=512 N=4096 K=4096";
 const ROWS = "rows=4096 columns=4096";
 const HEADS = "batch=4 length=1024 heads=16 kvHeads=16 D=64";
 const FIRST = "qlora smollm2 r16-all 4x512";
+const LORA = "matmul nt,matmul tn";
 const CHECKPOINTED = "qlora llama7b r16-all checkpointed 1x512";
 const LARGE = "qlora llama7b r8-qv 1x512";
+
+/** The products of an adapter of rank r on a layer of 4,096 by 4,096, for 2,048 tokens, against torch. */
+function loraProducts(r: 16 | 64): Figure[] {
+  const product = (layout: "nt" | "tn", shape: string, label: string) =>
+    ratio([`matmul ${layout}`, shape], ["torch", `matmul ${layout}`], 0.9, label);
+  return [
+    product("nt", `M=2048 N=${r} K=4096`, "down"),
+    product("nt", `M=2048 N=4096 K=${r}`, "up"),
+    product("tn", `M=${r} N=4096 K=2048`, "dA"),
+    product("tn", `M=4096 N=${r} K=2048`, "dB"),
+  ];
+}
 
 /** All of them. The peers' figures were measured on one H100, in f32, each in its own best way. */
 export const TARGETS: readonly Target[] = [
@@ -254,10 +267,8 @@ export const TARGETS: readonly Target[] = [
   kernels("the same, backward", "as a share of torch's SDPA", "attention", [
     ratio(["attention backward", HEADS], ["torch", "attention backward"], 0.6),
   ]),
-  kernels("LoRA's products, r 16", "as a share of torch's", "matmul nt", [
-    ratio(["matmul nt", "M=2048 N=16 K=4096"], ["torch", "matmul nt"], 0.9, "A"),
-    ratio(["matmul nt", "M=2048 N=4096 K=16"], ["torch", "matmul nt"], 0.9, "B"),
-  ]),
+  kernels("LoRA's products, r 16", "as a share of torch's", LORA, loraProducts(16)),
+  kernels("the same, r 64", "as a share of torch's", LORA, loraProducts(64)),
 ];
 
 function finder(reports: readonly BenchReport[]): Found {
@@ -273,7 +284,7 @@ export interface CheckedTarget extends Target {
   readonly wanted: string;
   /** What was measured, in words; empty where no report has it. */
   readonly measured: string;
-  /** Whether all of it was reached; null where something is missing. */
+  /** Whether all of it was reached; null where something is missing, and nothing that is there fell short. */
   readonly isMet: boolean | null;
 }
 
@@ -299,7 +310,7 @@ export function checkTargets(reports: readonly BenchReport[]): CheckedTarget[] {
       ...target,
       wanted: [...wanted].join(", "),
       measured: shown.filter(Boolean).join(", "),
-      isMet: met.includes(null) ? null : !met.includes(false),
+      isMet: met.includes(false) ? false : met.includes(null) ? null : true,
     };
   });
 }

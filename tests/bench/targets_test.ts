@@ -77,8 +77,8 @@ Deno.test("checkTargets() takes shares of nibble's own rows, and of torch's, eac
     results: times({ "matmul nt": 1 }, "M=2048 N=16 K=4096"),
   };
   assertEquals(find([nibble, torch], "NF4 matmul").measured, "forward 0.75, backward 1.00");
-  assertEquals(find([nibble, torch], "LoRA's products").measured, "A 0.50");
-  assertEquals(find([nibble], "LoRA's products").measured, "");
+  assertEquals(find([nibble, torch], "LoRA's products, r 16").measured, "down 0.50");
+  assertEquals(find([nibble], "LoRA's products, r 16").measured, "");
   assertEquals(find([nibble], "NF4 matrix-vector").measured, "11.7 TB/s");
   assertEquals(find([nibble], "NF4 matrix-vector").wanted, "10.0 TB/s, 7.0 TB/s");
   const lines = showTargets(checkTargets([nibble])).split("\n");
