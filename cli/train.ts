@@ -28,7 +28,7 @@ import {
   writeTrainTrace,
 } from "./train_profile.ts";
 import { observeNote, prepareFor, QAT_OPTIONS, qatFault, saveRounded } from "./train_qat.ts";
-import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
+import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS, unusedFault } from "./train_options.ts";
 
 const DATA = "Data";
 
@@ -47,10 +47,10 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
     group: DATA,
   }),
-  promptField: z.string().min(1).default("prompt")
-    .meta({ description: "the prompt's key in JSONL", group: DATA }),
-  answerField: z.string().min(1).default("answer")
-    .meta({ description: "the answer's key in JSONL", group: DATA }),
+  promptField: z.string().min(1).optional()
+    .meta({ description: "the prompt's key in JSONL; prompt", group: DATA }),
+  answerField: z.string().min(1).optional()
+    .meta({ description: "the answer's key in JSONL; answer", group: DATA }),
   limit: z.int().min(1).optional()
     .meta({ description: "use only so many examples, the first ones", group: DATA }),
   full: z.boolean().default(false)
@@ -66,8 +66,8 @@ const OPTIONS = z.strictObject({
       "learn this model's predictions instead of the answers or the text; with --qat, the same model",
     placeholder: "FOLDER",
   }),
-  dtype: z.enum(["f32", "f16"]).default("f32")
-    .meta({ description: "of the weights that --full or --qat saves" }),
+  dtype: z.enum(["f32", "f16"]).optional()
+    .meta({ description: "of the weights that --full or --qat saves; f32" }),
   ...LORA_OPTIONS,
   ...QAT_OPTIONS,
   ...TRAINING_OPTIONS,
@@ -86,8 +86,8 @@ const OPTIONS = z.strictObject({
     description: "keep the run's state in this file, and go on from it if it is there",
     placeholder: "FILE",
   }),
-  checkpointEvery: z.int().min(1).default(100)
-    .meta({ description: "steps between two writes of the checkpoint" }),
+  checkpointEvery: z.int().min(1).optional()
+    .meta({ description: "steps between two writes of the checkpoint; 100" }),
   profile: z.string().min(1).optional().meta({
     description:
       "say which kernels a step spends its time in, and write a trace of it for chrome://tracing",
@@ -106,7 +106,7 @@ const OPTIONS = z.strictObject({
 }).refine((options) => !options.full || (!options.quantize && !options.adapter), {
   error: "--full trains all weights: leave --quantize and --adapter out",
 }).check(({ value, issues }) => {
-  const fault = qatFault(value);
+  const fault = qatFault(value) ?? unusedFault(value);
   if (fault) issues.push({ code: "custom", message: fault, input: value });
 });
 
@@ -185,7 +185,7 @@ async function runSteps(
   options: TrainChoice,
   start: number,
 ): Promise<{ told: TrainProgress[]; profiled: TrainProfile | null }> {
-  const { checkpoint, checkpointEvery, json } = options;
+  const { checkpoint, checkpointEvery = 100, json } = options;
   const told: TrainProgress[] = [];
   using bar = progress({ total: trainer.steps, label: "Training", json });
   const run = async (until: number) => {
@@ -219,7 +219,7 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 async function trainAndSave(options: TrainChoice): Promise<void> {
-  const { full, out, json, checkpoint, dtype, beta1, beta2, keepBlocks: keep } = options;
+  const { full, out, json, checkpoint, dtype = "f32", beta1, beta2, keepBlocks: keep } = options;
   const kind = full || options.qat ? "model" : "adapter";
   await checkOut(out, kind, kind === "model" && !options.init ? options.model : undefined);
   await checkOutFile(checkpoint, "--checkpoint");

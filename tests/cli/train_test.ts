@@ -69,6 +69,28 @@ Deno.test("nibble train --adapter goes on with an adapter", async () => {
   assert(weightsOf("further").length === weightsOf("adapter").length);
 });
 
+Deno.test("nibble train refuses options that would do nothing", async () => {
+  const adapter = ["--adapter", `${folder}/adapter`];
+  const text = ["--text", `${folder}/text.txt`];
+  const cases: [RegExp, ...string[]][] = [
+    [/--r is of an adapter, and --full trains without: leave/, ...DATA, "--full", "--r", "8"],
+    [/--rslora is of an adapter/, ...DATA, "--full", "--rslora"],
+    [/--alpha is of a new adapter, and --adapter goes on/, ...DATA, ...adapter, "--alpha", "16"],
+    [/--target-modules is of a new/, ...DATA, ...adapter, "--target-modules", "all"],
+    [/--dropout is of a new adapter/, ...DATA, ...adapter, "--dropout", "0.1"],
+    [/--dtype is of the weights that --full or --qat/, ...DATA, "--dtype", "f16"],
+    [/--checkpoint-every says how often/, ...DATA, "--checkpoint-every", "5"],
+    [/--answer-field names a key of --data: leave/, ...text, "--answer-field", "x"],
+    [/--weights is of weights that are/, ...text, "--full", "--init", "--weights", "f32"],
+  ];
+  for (const [message, ...args] of cases) {
+    const wrong = await nibble("train", ...MODEL, ...args, "--out", `${folder}/unused`);
+    assertEquals([wrong.code, wrong.stdout], [2, ""], args.join(" "));
+    assertMatch(wrong.stderr, message);
+  }
+  assert(!namesIn(folder).includes("unused"));
+});
+
 Deno.test("nibble train gives the same bytes for the same seed, and others for another", async () => {
   const args = [...QLORA, "--steps", "5", "--dropout", "0.1"];
   await train(...args, "--seed", "7", "--out", `${folder}/one`);
@@ -232,9 +254,10 @@ Deno.test({
   ignore: Deno.build.os === "windows", // no signal can be sent to a process there
   async fn() {
     const out = `${folder}/killed`;
-    const long = [...QLORA, "--steps", "80", "--checkpoint-every", "2", "--out", out];
+    const long = [...QLORA, "--steps", "80", "--out", out];
     const log = `${folder}/killed.jsonl`;
-    const args = [...long, "--checkpoint", `${folder}/killed.safetensors`, "--log", log];
+    const checkpoint = ["--checkpoint", `${folder}/killed.safetensors`, "--checkpoint-every", "2"];
+    const args = [...long, ...checkpoint, "--log", log];
     const child = spawnNibble(["train", ...args], { NO_COLOR: "1" });
     const isThere = () => namesIn(folder).includes("killed.safetensors");
     while (!isThere()) await new Promise((done) => setTimeout(done, 5));
