@@ -48,6 +48,21 @@ export async function saveCheckpoint(trainer: Trainer, path: string): Promise<vo
   await writeSafetensors(path, new Map(entries), metadata);
 }
 
+/** What two runs' identities do not have in common, each as JSON. */
+function differences(found: string | undefined, wanted: string): [found: string, wanted: string] {
+  const own: Record<string, unknown> = JSON.parse(wanted);
+  let other: Record<string, unknown>;
+  try {
+    other = Object(JSON.parse(found ?? "{}"));
+  } catch {
+    return [found ?? "nothing", wanted];
+  }
+  const same = (key: string) => JSON.stringify(other[key]) === JSON.stringify(own[key]);
+  const rest = (fields: Record<string, unknown>) =>
+    JSON.stringify(Object.fromEntries(Object.entries(fields).filter(([key]) => !same(key))));
+  return [rest(other), rest(own)];
+}
+
 /**
  * Takes a run's state from a file that `saveCheckpoint` wrote. The steps that follow are bit-identical to those of a run that was
  * not stopped, on the same adapter.
@@ -67,8 +82,9 @@ export async function loadCheckpoint(trainer: Trainer, path: string): Promise<vo
   }
   const run = file.metadata["nibble.run"];
   if (run !== trainer.identity) {
+    const [found, wanted] = differences(run, trainer.identity);
     throw new TypeError(
-      `Cannot resume from "${path}": it was made with ${run}, this run has ${trainer.identity}; use the same options, or begin anew`,
+      `Cannot resume from "${path}": it was made with ${found}, this run has ${wanted}; use the same options, or begin anew`,
     );
   }
   for (const [name, { shape }] of tensorsOf(trainer)) {

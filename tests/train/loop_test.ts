@@ -1,4 +1,5 @@
 import { addLora } from "../../train/adapters/lora.ts";
+import type { LoraOptions } from "../../train/adapters/lora_options.ts";
 import { loadCheckpoint, saveCheckpoint } from "../../train/checkpoint.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { randomModel } from "../../train/models/load.ts";
@@ -165,7 +166,32 @@ Deno.test("a checkpoint of another run is refused", async () => {
   using trainer = new Trainer(model, sequences, { steps: 4, length: 64 });
   await saveCheckpoint(trainer, path);
   using other = new Trainer(model, sequences, { steps: 5, length: 64 });
-  await assertRejects(() => loadCheckpoint(other, path), TypeError, '"steps":4');
+  await assertRejects(
+    () => loadCheckpoint(other, path),
+    TypeError,
+    'made with {"steps":4}, this run has {"steps":5}; use',
+  );
+});
+
+Deno.test("a checkpoint of an adapter with another alpha, scaling or dropout is refused", async () => {
+  const sequences = makeSequences(10, "all");
+  const options = { steps: 4, length: 64 };
+  const path = `${await Deno.makeTempDir()}/run.safetensors`;
+  const save = async (lora: LoraOptions, resume: boolean) => {
+    const model = smallModel(0, "none");
+    addLora(model, { r: 2, ...lora });
+    using trainer = new Trainer(model, sequences, options);
+    await (resume ? loadCheckpoint : saveCheckpoint)(trainer, path);
+  };
+  await save({ alpha: 4 }, false);
+  await save({ alpha: 4, seed: 1 }, true);
+  const cases: [LoraOptions, string][] = [
+    [{ alpha: 8 }, "LoRA of alpha 8, dropout 0"],
+    [{ alpha: 4, dropout: 0.5 }, "LoRA of alpha 4, dropout 0.5"],
+    [{ alpha: 4, useRslora: true }, "rsLoRA of alpha 4"],
+    [{ alpha: 4, alphaPattern: { q_proj: 8 } }, "alpha 4 and "],
+  ];
+  for (const [lora, said] of cases) await assertRejects(() => save(lora, true), TypeError, said);
 });
 
 Deno.test("train() says what is wrong with its options, its data and its model", () => {

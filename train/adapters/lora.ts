@@ -158,6 +158,13 @@ export class Lora implements Adapter {
     this.model.device.write(this.dropoutState, Uint32Array.of(seed >>> 0, step));
   }
 
+  /** What a checkpoint must have in common with it beside the shapes of A and B: how much they count, and dropout. */
+  get identity(): string {
+    const { alpha, dropout, useRslora, alphaPattern } = this.options;
+    const own = Object.keys(alphaPattern).length > 0 ? ` and ${JSON.stringify(alphaPattern)}` : "";
+    return `${useRslora ? "rsLoRA" : "LoRA"} of alpha ${alpha}${own}, dropout ${dropout}`;
+  }
+
   /** Whether it is merged into the model and can be taken out again. */
   get merged(): boolean {
     return this.#state === "merged";
