@@ -49,6 +49,11 @@ const OPTIONS = z.strictObject({
       "model in NF4 with double quantization",
     placeholder: "FOLDER",
   }),
+  doubleQuant: z.boolean().optional().meta({
+    ...MODEL_OPTIONS.doubleQuant.meta(),
+    description: "quantize the scales too (with --quantize); --no-double-quant: not on the " +
+      "embedded model either",
+  }),
   out: z.string().min(1).default("./ablation").meta({
     description: "where runs and reports go; an ablation that was stopped goes on from there",
     placeholder: "FOLDER",
@@ -215,8 +220,10 @@ async function runAblation(options: AblateChoice): Promise<void> {
   const isEmbedded = options.model === undefined;
   const training = { ...isEmbedded ? EMBEDDED.training : {} };
   const { quantize, doubleQuant, dequantize, blockSize, weights } = options;
-  const quantization = isEmbedded && quantize === undefined
-    ? EMBEDDED.quantization
+  // In 4 bits, unless it is said that the embedded model shall be in others, or in none.
+  const inFour = isEmbedded && quantize === undefined && !dequantize;
+  const quantization = inFour
+    ? { ...EMBEDDED.quantization, ...doubleQuant === undefined ? {} : { doubleQuant } }
     : { quantize, doubleQuant, dequantize };
   if (options.learningRate !== undefined) training.learningRate = options.learningRate;
   if (options.batchSize !== undefined) training.batchSize = options.batchSize;

@@ -103,3 +103,17 @@ Deno.test("nibble ablate says what is wrong in one line, and leaves no folder", 
   const there = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
   assert(!there.includes("wrong"), there.join());
 });
+
+Deno.test("nibble ablate takes the embedded model without double quantization, or plain, if told", async () => {
+  const short = ["--examples", "4", "--test-examples", "2", "--steps", "1", "--ranks", "1"];
+  const common = async (...args: string[]) => {
+    const grid = ["--modules", "q_proj", "--seeds", "1", "--out", `${folder}/embedded`, "--json"];
+    const { code, stdout, stderr } = await nibble("ablate", ...short, ...grid, ...args);
+    assertEquals(code, 0, stderr);
+    const { quantize, doubleQuant } = JSON.parse(stdout).common;
+    return [quantize, doubleQuant];
+  };
+  assertEquals(await common(), ["nf4", true]);
+  assertEquals(await common("--no-double-quant"), ["nf4", false]);
+  assertEquals(await common("--dequantize"), ["none", false]);
+});
