@@ -25,6 +25,7 @@ import {
   checkInputs,
   INPUT_OPTIONS,
   quantizeInputs,
+  rangesOf,
   readsText,
   showInputs,
 } from "./quantize_inputs.ts";
@@ -189,6 +190,36 @@ function printSizes(before: Size, after: Size): void {
 
 const { model, doubleQuant, blockSize } = MODEL_OPTIONS;
 
+const OPTIONS = z.strictObject({
+  model: model.optional(),
+  out: z.string().min(1).optional().meta({
+    description: "where to: a new or empty folder, or a model folder to replace",
+    placeholder: "FOLDER",
+  }),
+  quantize: z.enum(WEIGHT_TYPES).default("nf4")
+    .meta({ description: "the type of the linear layers' weights" }),
+  doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
+  blockSize: blockSize.meta({ description: "weights that share a scale; 64, for int8 a row" }),
+  policy: z.string().min(1).optional().meta({
+    description: "a JSON file with rules for layers instead, as quantize sensitivity writes it",
+    placeholder: "FILE",
+  }),
+  ...METHOD_OPTIONS,
+  ...RANGE_OPTIONS,
+  ...INPUT_OPTIONS,
+  ...EXPLAIN_OPTIONS,
+  json: jsonSwitch(),
+});
+
+/** What each option is where nobody said it. */
+const UNSAID: Readonly<Record<string, unknown>> = OPTIONS.parse({});
+
+/** Options beside those of `--explain` that were said: it would pass over them. */
+const saidBeside = (options: Readonly<Record<string, unknown>>) =>
+  Object.keys(options).filter((key) =>
+    !(key in EXPLAIN_OPTIONS) && key !== "model" && key !== "json" && options[key] !== UNSAID[key]
+  );
+
 const command: Command = defineCommand({
   name: "quantize",
   summary: "Write a model in 2 to 8 bits, and what that costs in accuracy; or explain the numbers",
@@ -234,27 +265,8 @@ const command: Command = defineCommand({
       "nothing is written: every number on the way to INT8, INT4 and NF4, and back",
     ],
   ],
-  options: z.strictObject({
-    model: model.optional(),
-    out: z.string().min(1).optional().meta({
-      description: "where to: a new or empty folder, or a model folder to replace",
-      placeholder: "FOLDER",
-    }),
-    quantize: z.enum(WEIGHT_TYPES).default("nf4")
-      .meta({ description: "the type of the linear layers' weights" }),
-    doubleQuant: doubleQuant.meta({ description: "quantize the scales too" }),
-    blockSize: blockSize.meta({ description: "weights that share a scale; 64, for int8 a row" }),
-    policy: z.string().min(1).optional().meta({
-      description: "a JSON file with rules for layers instead, as quantize sensitivity writes it",
-      placeholder: "FILE",
-    }),
-    ...METHOD_OPTIONS,
-    ...RANGE_OPTIONS,
-    ...INPUT_OPTIONS,
-    ...EXPLAIN_OPTIONS,
-    json: jsonSwitch(),
-  }).superRefine((options, context) => {
-    if (options.explain) return checkExplain(options, context);
+  options: OPTIONS.superRefine((options, context) => {
+    if (options.explain) return checkExplain(options, saidBeside(options), context);
     checkMethod(options, readsText(options), context);
     checkInputs(options, context);
     checkRange(options, context);
@@ -262,9 +274,11 @@ const command: Command = defineCommand({
       if (options[key] !== undefined) continue;
       context.addIssue({ code: "invalid_type", expected: "string", input: undefined, path: [key] });
     }
-    if (options.policy !== undefined && (options.doubleQuant || options.blockSize !== undefined)) {
+    const { policy, quantize, doubleQuant, blockSize } = options;
+    const isTyped = quantize !== UNSAID.quantize || doubleQuant || blockSize !== undefined;
+    if (policy !== undefined && isTyped) {
       const message =
-        "its rules say how layers are quantized: leave --double-quant and --block-size out";
+        "its rules say how layers are quantized: leave --quantize, --double-quant and --block-size out";
       context.addIssue({ code: "custom", message, path: ["policy"] });
     }
     for (
@@ -288,6 +302,7 @@ const command: Command = defineCommand({
     checkPlain(source, folder);
     using device = await openDevice();
     const policy = options.policy === undefined ? null : await readPolicy(options.policy);
+    const ranges = await rangesOf(options);
     const { method, activations } = options;
     const loaded = await loadModel(
       device,
@@ -299,7 +314,8 @@ const command: Command = defineCommand({
     if (policy) (await quantizeByPolicy(loaded, policy)).commit();
     else if (method !== "round") await quantizeByMethod(loaded, options, json);
     else if (isRanged(options)) await quantizeInRange(loaded, options);
-    const isScaled = activations !== undefined && await quantizeInputs(loaded, options, json);
+    const isScaled = activations !== undefined &&
+      await quantizeInputs(loaded, options, ranges, json);
     // AWQ and SmoothQuant scale channels before weights are rounded: they are not to be compared with those of the file.
     const layers = method === "awq" || isScaled ? [] : await measure(loaded, source, json);
     const dtype = dtypeOf(source);

@@ -110,21 +110,29 @@ function bars(results: readonly SchemeResult[]): string[] {
 const CALIBRATED: readonly string[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"]
   .concat("w8a8-rotated", "w4a8-rotated");
 
+/** The schemes that look at the text of `--calibration`. */
+function usersOf(
+  { schemes, ranges }: { readonly schemes: readonly string[]; readonly ranges?: string },
+): string[] {
+  return schemes.filter((name) =>
+    CALIBRATED.includes(name) && !(name === "w8a8-static" && ranges !== undefined)
+  );
+}
+
 /** The tokens that schemes are calibrated on, and what is to be said of them. */
 async function calibrationOf(
   model: LanguageModel,
   ids: Int32Array,
-  { text, calibration, calibrationTokens, schemes, ranges }: z.output<typeof OPTIONS>,
+  options: z.output<typeof OPTIONS>,
 ): Promise<{ ids: Int32Array; warnings: string[] }> {
+  const { text, calibration, calibrationTokens } = options;
   const path = calibration ?? (await embedded()).heldout;
   const own = model.tokenizer!.encode((await readText(path)).text);
   const isSame = await Deno.realPath(path) === await Deno.realPath(text);
   // Of the text that is measured, what follows.
   const rest = isSame && own.length - ids.length >= Math.min(calibrationTokens, ids.length);
   const warnings: string[] = [];
-  const users = schemes.filter((name) =>
-    CALIBRATED.includes(name) && !(name === "w8a8-static" && ranges !== undefined)
-  );
+  const users = usersOf(options);
   if (users.length > 0 && calibration === undefined) {
     warnings.push(
       `${
@@ -145,6 +153,9 @@ async function calibrationOf(
 }
 
 const NAMES: readonly string[] = SCHEME_NAMES;
+
+/** Tokens that are read of the text to calibrate on. */
+const TOKENS = 8192;
 
 const OPTIONS = z.strictObject({
   model: MODEL_OPTIONS.model,
@@ -175,7 +186,7 @@ const OPTIONS = z.strictObject({
       "what GPTQ, AWQ, split and static activations look at; by default definitions that come with nibble",
     placeholder: "FILE",
   }),
-  calibrationTokens: z.int().min(2).default(8192)
+  calibrationTokens: z.int().min(2).default(TOKENS)
     .meta({ description: "how many tokens of it are read at most" }),
   ranges: z.string().min(1).optional().meta({
     description:
@@ -204,6 +215,13 @@ const OPTIONS = z.strictObject({
 }).refine(({ schemes, ranges }) => ranges === undefined || schemes.includes("w8a8-static"), {
   message: "wanted the scheme w8a8-static with it, the only one that takes ranges",
   path: ["ranges"],
+}).superRefine((options, context) => {
+  if (usersOf(options).length > 0) return;
+  const message = "none of the schemes looks at a text: leave it out, or add one that does, " +
+    `such as ${CALIBRATED.slice(0, 3).join(", ")}`;
+  const add = (key: string) => context.addIssue({ code: "custom", message, path: [key] });
+  if (options.calibration !== undefined) add("calibration");
+  if (options.calibrationTokens !== TOKENS) add("calibrationTokens");
 }).refine(({ data, examples }) => examples === undefined || data !== undefined, {
   message: "wanted --data with it",
   path: ["examples"],

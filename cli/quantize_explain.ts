@@ -55,7 +55,7 @@ export const EXPLAIN_OPTIONS = {
     group: GROUP,
   }),
   part: z.string().min(1).optional().meta({
-    description: "which rows and columns of the tensor; 0:4,0:8",
+    description: "which rows and columns of the tensor, as a matrix of their own; 0:4,0:8",
     placeholder: "FROM:TO,FROM:TO",
     group: GROUP,
   }),
@@ -84,13 +84,21 @@ export interface ExplainChoice {
   readonly groupSize?: number;
 }
 
-/** Says what does not go together. */
+/** Says what does not go together; `beside` are keys of options that say how a model is written. */
 export function checkExplain(
   { values, model, tensor, part, groupSize, granularity }: ExplainChoice,
+  beside: readonly string[],
   context: z.core.$RefinementCtx,
 ): void {
   const refuse = (key: string, message: string) =>
     context.addIssue({ code: "custom", path: [key], message });
+  for (const key of beside) {
+    refuse(
+      key,
+      "it says how a model is written, and --explain writes none: leave it out; " +
+        "--schemes, --granularity and --group-size say what is explained",
+    );
+  }
   if ((values === undefined) === (tensor === undefined)) {
     refuse("explain", "wanted either --values or --tensor with it");
   } else if ((tensor === undefined) !== (model === undefined)) {

@@ -4,6 +4,7 @@ import { IntegerTensor } from "../kernels/quant/integer.ts";
 import { matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type LinearLayer, QuantizedLinear } from "../train/nn/linear.ts";
+import type { ActivationRanges } from "../train/quant/activation_ranges.ts";
 import { type ActivationMode, quantizeActivations } from "../train/quant/quantize_activations.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { rotateLayers } from "../train/quant/rotate_layers.ts";
@@ -101,14 +102,38 @@ export function checkInputs(choice: InputChoice, context: z.RefinementCtx): void
   }
 }
 
+/** The ranges of `--ranges`, if it was said. Throws if they do not fit, before anything is computed. */
+export async function rangesOf(choice: InputChoice): Promise<ActivationRanges | undefined> {
+  const { ranges: path, activations } = choice;
+  if (path === undefined) return undefined;
+  const ranges = await loadRanges(path);
+  const earlier = earlierOf(choice);
+  if (ranges.smoothing && earlier) {
+    throw new RangeError(
+      `Cannot take the ranges "${path}": they are of inputs that SmoothQuant has smoothed, and ${earlier} chooses integers ` +
+        "before; calibrate without --smooth",
+    );
+  }
+  if (!ranges.smoothing && activations === "dynamic") {
+    throw new RangeError(
+      `Cannot take anything from the ranges "${path}": dynamic inputs have a range for each token, and it has no factors of ` +
+        "SmoothQuant; leave --ranges out, or calibrate with --smooth",
+    );
+  }
+  return ranges;
+}
+
 /** Rounds the inputs of a model's layers, and their weights if they are plain. True if channels were scaled. */
 export async function quantizeInputs(
   model: LanguageModel,
   choice: InputChoice,
+  ranges: ActivationRanges | undefined,
   json: boolean,
 ): Promise<boolean> {
   const { activations } = choice;
-  if (activations !== "rotated") return await roundInputs(model, { ...choice, activations });
+  if (activations !== "rotated") {
+    return await roundInputs(model, { ...choice, activations }, ranges);
+  }
   const { smooth, keep, blockSize: groupSize } = choice;
   const text = await calibrationText(model, choice, "with static activations");
   using bar = progress({ total: [...model.linearLayers()].length, label: "Turning", json });
@@ -125,6 +150,7 @@ const isInteger = (layer: LinearLayer) =>
 async function roundInputs(
   model: LanguageModel,
   choice: InputChoice & { readonly activations?: ActivationMode },
+  ranges: ActivationRanges | undefined,
 ): Promise<boolean> {
   const { quantize, blockSize: groupSize, smooth, activations } = choice;
   const isKept = earlierOf(choice) !== null;
@@ -144,7 +170,6 @@ async function roundInputs(
     ...named(choice.keepActivations, "none"),
     ...others.map((path) => [path, "none"] as const),
   ]);
-  const ranges = choice.ranges === undefined ? undefined : await loadRanges(choice.ranges);
   const calibration = readsText(choice)
     ? await calibrationText(model, choice, "with static activations")
     : undefined;

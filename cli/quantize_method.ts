@@ -17,6 +17,9 @@ const GROUP = "Choosing integers";
 /** Ways to choose integers. */
 const METHODS = ["round", "gptq", "awq", "hqq", "split"] as const;
 
+/** Tokens that are read of a text. */
+const TOKENS = 8192;
+
 /** The share of channels that a split keeps in 16 bits. */
 const KEEP = 0.1;
 
@@ -39,7 +42,7 @@ export const METHOD_OPTIONS = {
     placeholder: "FILE",
     group: GROUP,
   }),
-  calibrationTokens: z.int().min(2).default(8192)
+  calibrationTokens: z.int().min(2).default(TOKENS)
     .meta({ description: "how many tokens of it are read at most", group: GROUP }),
 };
 
@@ -67,20 +70,24 @@ const FITTING: Readonly<Record<MethodChoice["method"], readonly string[]>> = {
 
 /** Notes what does not go together; `needsText` if a text is read anyway. */
 export function checkMethod(
-  { method, keep, calibration, quantize, doubleQuant, policy, activations }: MethodChoice,
+  choice: MethodChoice,
   needsText: boolean,
   context: z.RefinementCtx,
 ): void {
+  const { method, keep, calibration, quantize, doubleQuant, policy, activations } = choice;
   const refuse = (path: string, message: string) =>
     context.addIssue({ code: "custom", message, path: [path] });
   if (keep !== undefined && method !== "split" && activations !== "rotated") {
     refuse("keep", "wanted --method split or --activations rotated with it");
   }
-  if ((method === "round" || method === "hqq") && calibration !== undefined && !needsText) {
-    refuse("calibration", "wanted --method gptq, awq or split with it, or --activations static");
+  if ((method === "round" || method === "hqq") && !needsText) {
+    const message =
+      "wanted --method gptq, awq or split with it, or --activations static without --ranges";
+    if (calibration !== undefined) refuse("calibration", message);
+    if (choice.calibrationTokens !== TOKENS) refuse("calibrationTokens", message);
   }
   if (method === "round") return;
-  if (policy !== undefined) refuse("method", "leave it out with --policy");
+  if (policy !== undefined) return refuse("method", "leave it out with --policy");
   if (method === "split" && activations !== undefined) {
     refuse("method", "split multiplies in floats: leave --activations out");
   }

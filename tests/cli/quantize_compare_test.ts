@@ -118,6 +118,8 @@ Deno.test("nibble quantize compare names what it cannot do", async () => {
   const idle: [string[], RegExp][] = [
     [["--ranges", "r.json"], /--ranges: wanted the scheme w8a8-static with it/],
     [["--keep", "0.2"], /--keep: wanted the scheme split with it/],
+    [["--calibration", "x"], /--calibration: none of the schemes looks at a text: leave it out/],
+    [["--calibration-tokens", "64"], /--calibration-tokens: none of the schemes/],
     [["--examples", "3"], /--examples: wanted --data with it/],
   ];
   for (const [args, message] of idle) {

@@ -39,6 +39,9 @@ Deno.test("nibble quantize --explain says what is wrong", async () => {
     [2, /wanted either --values or --tensor/],
     [2, /--model and --tensor together/, "--tensor", "w"],
     [2, /wanted --granularity group/, "--values", "1,2", "--group-size", "2"],
+    [2, /--quantize: it says how a model is/, "--values", "1,2", "--quantize", "int8"],
+    [2, /--range: it says.*--schemes/, "--values", "1,2", "--range", "asymmetric"],
+    [2, /--out: it says.*leave it out/, "--values", "1,2", "--out", "x"],
     [1, /Cannot read "nothing"/, "--model", MODEL, "--tensor", "nothing"],
     [
       1,

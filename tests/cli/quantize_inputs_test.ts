@@ -136,6 +136,28 @@ Deno.test("nibble quantize takes the ranges that calibrate wrote, and weights th
       assert(layer.activations.kind === "static" && layer.activations.zero !== 0, path);
     }
     model.dispose();
+
+    // What a file of ranges cannot give is said before anything is computed.
+    const smoothed = `${folder}/smoothed.json`;
+    const moved = await nibble(
+      ...["quantize", "calibrate", "--model", BASE, "--tokens", "64", "--smooth", "0.5"],
+      ...["--out", smoothed, "--no-report"],
+    );
+    assertEquals(moved.code, 0, moved.stderr);
+    const refused: [string[], RegExp][] = [
+      [["--activations", "dynamic", "--ranges", ranges], /a range for each token.*leave --ranges/],
+      [
+        ["--activations", "static", "--ranges", smoothed, "--method", "gptq"],
+        /^error: .*smoothed, and gptq chooses integers before; calibrate without --smooth/,
+      ],
+    ];
+    for (const [flags, message] of refused) {
+      const own = await nibble(
+        ...["quantize", "--model", BASE, "--out", `${folder}/none`, "--quantize", "int8", ...flags],
+      );
+      assertEquals(own.code, 1);
+      assertMatch(own.stderr, message);
+    }
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -207,7 +207,15 @@ Deno.test("nibble quantize --policy writes each layer as the rules have it", () 
 
     const beside = await run("--out", `${folder}/x`, "--double-quant");
     assertEquals(beside.code, 2);
-    assertMatch(beside.stderr, /leave --double-quant and --block-size out/);
+    assertMatch(beside.stderr, /leave --quantize, --double-quant and --block-size out/);
+    const typed = await run("--out", `${folder}/x`, "--quantize", "int8");
+    assertEquals(typed.code, 2);
+    assertMatch(typed.stderr, /--policy: its rules say how layers are quantized: leave --quantize/);
+    const chosen = await run("--out", `${folder}/x`, "--method", "gptq");
+    assertEquals(
+      [chosen.code, chosen.stderr],
+      [2, "error: Cannot read option --method: leave it out with --policy\n"],
+    );
     await Deno.writeTextFile(policy, JSON.stringify({ rules, otherwise: "nf4" }));
     assertEquals((await run("--out", `${folder}/both`)).code, 0);
     const both = await loadModel(device, `${folder}/both`);
@@ -276,7 +284,8 @@ Deno.test("nibble quantize --method gptq, awq, hqq and split write weights that 
     const cases = [["gptq", "int3"], ["awq", "int4"], ["hqq", "int4"], ["split", "int2"]];
     for (const [method, type] of cases) {
       const out = `${folder}/${method}`;
-      const flags = ["--quantize", type, "--method", method, "--calibration-tokens", "256"];
+      const tokens = method === "hqq" ? [] : ["--calibration-tokens", "256"];
+      const flags = ["--quantize", type, "--method", method, ...tokens];
       if (method === "split") flags.push("--keep", "0.05");
       const { code, stdout, stderr } = await nibble(
         ...["quantize", "--model", base, "--out", out, ...flags, "--json"],
@@ -308,6 +317,7 @@ Deno.test("nibble quantize --method gptq, awq, hqq and split write weights that 
         ["--method", "hqq", "--calibration", "x"],
         /--calibration: wanted --method gptq, awq or split/,
       ],
+      [["--calibration-tokens", "33"], /--calibration-tokens: wanted --method gptq, awq or split/],
       [["--method", "hqq", "--quantize", "int8"], /hqq gives int4, int3 or int2/],
       [["--keep", "0.1"], /--keep: wanted --method split or --activations rotated with it/],
       [["--method", "split", "--quantize", "int4", "--double-quant"], /int4 has no scales to/],
