@@ -13,7 +13,7 @@ import { modelFolder } from "./model_options.ts";
 import { printNumberTypes } from "./number_types.ts";
 import { jsonSwitch } from "./options.ts";
 import { bytes, count, percent, printJson, printLine, table } from "./print.ts";
-import { printWeightShapes, weightShapesOf } from "./weight_shapes.ts";
+import { printWeightShapes, quantizedIn, weightShapesOf } from "./weight_shapes.ts";
 
 /** What all tensors of one dtype take together. */
 interface Total {
@@ -200,7 +200,8 @@ const inspect: Command = defineCommand({
     if (weights) {
       using source = await openTensors(await modelFolder(path!));
       const shapes = await weightShapesOf(source, path!);
-      return json ? printJson({ path, shapes }) : printWeightShapes(shapes);
+      const quantized = quantizedIn(source);
+      return json ? printJson({ path, shapes, quantized }) : printWeightShapes(shapes, quantized);
     }
     const model = await takeInventory(await modelFolder(path!));
     const own = adapter === undefined ? null : await takeInventory(await modelFolder(adapter));

@@ -1,7 +1,7 @@
 /** `nibble inspect --weights`: how the matrices of a checkpoint are spread. */
 import { isFourBit } from "../train/files/bitsandbytes.ts";
 import type { TensorSource } from "../train/files/safetensors.ts";
-import { isInteger } from "../train/files/stored_integer.ts";
+import { integerWeightOf, isInteger } from "../train/files/stored_integer.ts";
 import { NORMAL_WITHIN, type WeightShape, WeightShapes } from "../train/quant/weight_shape.ts";
 import { count, percent, printLine, significant, table } from "./print.ts";
 
@@ -9,6 +9,14 @@ import { count, percent, printLine, significant, table } from "./print.ts";
 export interface ShapeOfType extends WeightShape {
   /** The last part of the layers' names; "all" for all together. */
   readonly type: string;
+}
+
+/** How many matrices are quantized: the file does not have their numbers as they are. */
+export function quantizedIn(source: TensorSource): number {
+  const weights = [...source.entries.keys()].map((name) =>
+    isFourBit(source, name) ? name : integerWeightOf(source, name)
+  );
+  return new Set(weights.filter((name) => name !== null)).size;
 }
 
 /** Matrices whose numbers the file has as they are. */
@@ -57,8 +65,8 @@ function bars({ histogram }: WeightShape): string {
   }).join("\n");
 }
 
-/** Prints them. */
-export function printWeightShapes(shapes: readonly ShapeOfType[]): void {
+/** Prints them, and that some matrices are not among them, if so. */
+export function printWeightShapes(shapes: readonly ShapeOfType[], quantized: number): void {
   printLine(table(
     ["weights of", "matrices", "numbers", "σ", "largest", "within 1 σ", "2 σ", "3 σ"]
       .concat("kurtosis − 3"),
@@ -83,5 +91,9 @@ export function printWeightShapes(shapes: readonly ShapeOfType[]): void {
       all.largest.toFixed(1)
     } σ decides the scale of all that share one: few bits do for most, and outliers cost. ` +
       "Scales for groups, or a tenth of the channels in 16 bits (int4+10%), keep them apart",
+  );
+  if (quantized === 0) return;
+  printLine(
+    `Not among these: ${quantized} matrices that are quantized; take the model that it was made from`,
   );
 }

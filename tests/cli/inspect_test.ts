@@ -131,6 +131,7 @@ Deno.test("nibble inspect --weights shows how each kind of layer is spread", asy
   const { shapes } = JSON.parse((await nibble("inspect", base, "--weights", "--json")).stdout);
   assertEquals(shapes.length, 9);
   assertEquals(shapes.at(-1).type, "all");
+  assert(!/Not among these/.test(stdout), stdout);
   const both = await nibble("inspect", base, "--weights", "--adapter", base);
   assertEquals(both.code, 2);
   // A file without matrices has nothing to show.
@@ -140,5 +141,14 @@ Deno.test("nibble inspect --weights shows how each kind of layer is spread", asy
     const few = await nibble("inspect", path, "--weights");
     assertEquals(few.code, 1);
     assert(/has no matrix in plain numbers/.test(few.stderr), few.stderr);
+    // Of a quantized model the rest is shown, and how many are not.
+    for (const type of ["nf4", "int8"]) {
+      const out = `${folder}/${type}`;
+      const made = await nibble("quantize", "--model", base, "--out", out, "--quantize", type);
+      assertEquals(made.code, 0, made.stderr);
+      const rest = await nibble("inspect", out, "--weights");
+      assert(/^all +1 +328 k /m.test(rest.stdout), rest.stdout);
+      assert(/^Not among these: 28 matrices that are quantized/m.test(rest.stdout), rest.stdout);
+    }
   });
 });
