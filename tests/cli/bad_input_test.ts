@@ -78,6 +78,7 @@ const MODELS: readonly (readonly [name: string, message: RegExp])[] = [
 const CONFIGS: readonly (readonly [name: string, message: RegExp])[] = [
   ["nameless", /Cannot read the model's configuration "[^"]*nameless\/config\.json": there is no/],
   ["fieldless", /fieldless\/config\.json": "hidden_size" is nothing, wanted a whole number/],
+  ["set.jsonl", /set\.jsonl"(: it)? is a file, wanted a folder/],
   ["garbled", /garbled\/config\.json": it is not valid JSON/],
   [
     "misfit",

@@ -90,6 +90,8 @@ export function readFault(path: string, what: string, error: unknown): Error {
     ? "there is no such file; check the path"
     : error instanceof Deno.errors.IsADirectory || /EISDIR|is a directory/i.test(String(error))
     ? "it is a folder, wanted a file"
+    : error instanceof Deno.errors.NotADirectory
+    ? `"${path.slice(0, path.lastIndexOf("/"))}" is a file, wanted a folder`
     : error instanceof Error
     ? error.message
     : String(error);

@@ -273,9 +273,12 @@ export async function openCheckpoint(folder: string): Promise<TensorSource> {
   if (await exists(whole)) return await SafetensorsFile.open(whole);
   const path = `${folder}/model.safetensors.index.json`;
   if (!await exists(path)) {
-    const reason = await exists(folder)
+    const found = await Deno.stat(folder).catch(() => null);
+    const reason = !found
+      ? "there is no such folder"
+      : found.isDirectory
       ? "it has neither model.safetensors nor model.safetensors.index.json"
-      : "there is no such folder";
+      : "it is a file, wanted a folder";
     throw new Error(`Cannot open the model in "${folder}": ${reason}; check the path`);
   }
   const files = new Map<string, SafetensorsFile>();
