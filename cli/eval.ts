@@ -4,7 +4,7 @@ import { openDevice } from "../core/device.ts";
 import { toSequences } from "../train/data/batches.ts";
 import { readJsonl, readText } from "../train/data/dataset.ts";
 import { evaluateAccuracy } from "../train/eval/accuracy.ts";
-import { evaluatePerplexity } from "../train/eval/perplexity.ts";
+import { defaultWindow, evaluatePerplexity } from "../train/eval/perplexity.ts";
 import type { Tokenizer } from "../train/files/tokenizer.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type Command, defineCommand } from "./command.ts";
@@ -70,7 +70,7 @@ async function measureText(
   printLine(
     `Perplexity ${perplexity.toFixed(2)}: ${(nll / tokens).toFixed(4)} nats per token over ${
       tokens.toLocaleString("en-US")
-    } tokens`,
+    } tokens, in windows of ${window ?? defaultWindow(model)}`,
   );
 }
 

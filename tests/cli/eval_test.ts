@@ -58,7 +58,10 @@ Deno.test("nibble eval --text --json prints nll, tokens and perplexity, and noth
     const plain = await nibble("eval", ...flags, ...quantize);
     assertEquals([plain.code, plain.stderr], [0, ""]);
     // 40 tokens in one window, the first of them not predicted.
-    assertMatch(plain.stdout, /^Perplexity \d+\.\d\d: 5\.\d{4} nats per token over 39 tokens$/m);
+    assertMatch(
+      plain.stdout,
+      /^Perplexity \d+\.\d\d: 5\.\d{4} nats per token over 39 tokens, in windows of 64$/m,
+    );
   }));
 
 Deno.test("nibble eval --data counts exact answers", () =>

@@ -30,6 +30,11 @@ export interface Perplexity {
 /** What is used of a context by default. */
 const DEFAULT_WINDOW = 1024;
 
+/** The window that a text is cut into where nobody says another. */
+export function defaultWindow({ config }: LanguageModel): number {
+  return Math.min(config.contextLength, DEFAULT_WINDOW);
+}
+
 /** Throws a RangeError unless so many tokens can be evaluated in windows of that length. */
 export function checkWindows({ config }: LanguageModel, tokens: number, window: number): void {
   const { contextLength } = config;
@@ -98,7 +103,7 @@ export async function evaluatePerplexity(
   ids: ArrayLike<number>,
   options: PerplexityOptions = {},
 ): Promise<Perplexity> {
-  const { window = Math.min(model.config.contextLength, DEFAULT_WINDOW), batchSize } = options;
+  const { window = defaultWindow(model), batchSize } = options;
   checkWindows(model, ids.length, window);
   checkBatchSize(batchSize);
   checkIds(model, ids, "the text");
