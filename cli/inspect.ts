@@ -150,6 +150,12 @@ function printInventory({ path, tensors, totals, parameters, bytes: all }: Inven
   );
 }
 
+/** The numbers that an adapter adds to its model's. Modules that were trained whole stand in the place of the model's own. */
+function addedBy({ tensors }: Inventory): number {
+  return tensors.filter(({ name }) => name.includes(".lora_"))
+    .reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+}
+
 /** `1234567` as `1,234,567`. */
 function grouped(value: number): string {
   return value.toLocaleString("en-US");
@@ -173,7 +179,8 @@ const inspect: Command = defineCommand({
       placeholder: "PATH",
     }),
     adapter: z.string().min(1).optional().meta({
-      description: "a PEFT adapter folder or file: shows its share of the model's parameters",
+      description:
+        "a PEFT adapter folder or file: shows which share of all parameters, its own included, it trains",
       placeholder: "PATH",
     }),
     weights: z.boolean().default(false).meta({
@@ -205,7 +212,8 @@ const inspect: Command = defineCommand({
     }
     const model = await takeInventory(await modelFolder(path!));
     const own = adapter === undefined ? null : await takeInventory(await modelFolder(adapter));
-    const share = own && model.parameters > 0 ? own.parameters / model.parameters : 0;
+    const all = model.parameters + (own ? addedBy(own) : 0);
+    const share = own && all > 0 ? own.parameters / all : 0;
     if (json) return printJson(own ? { ...model, adapter: { ...own, share } } : model);
     printInventory(model);
     if (!own) return;
@@ -213,7 +221,7 @@ const inspect: Command = defineCommand({
     printInventory(own);
     printLine();
     printLine(
-      `Trainable: ${grouped(own.parameters)} of ${grouped(model.parameters)} parameters, ` +
+      `Trainable: ${grouped(own.parameters)} of ${grouped(all)} parameters, ` +
         percent(share),
     );
   },

@@ -231,7 +231,9 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   if (options.qat) await prepareFor(model, options);
   const { total, trainable } = model.count();
   say(
-    `${options.model}: ${total.toLocaleString("en-US")} parameters, ${bytes(model.weightBytes)}; ` +
+    `${options.model}: ${total.toLocaleString("en-US")} parameters${
+      lora ? " with the adapter" : ""
+    }, ${bytes(model.weightBytes)}; ` +
       `${trainable.toLocaleString("en-US")} trained (${percent(trainable / total)})`,
   );
   for (const note of model.notes) say(note);
@@ -248,7 +250,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   });
   say(
     `${dataset.length} sequences, ${trainer.steps} steps of ` +
-      `${options.accumulation * options.batchSize}×${trainer.length} tokens`,
+      `${options.accumulation * trainer.rows}×${trainer.length} tokens`,
   );
   const warning = observeNote(model, options, trainer.steps);
   if (warning) printError(warning);

@@ -243,6 +243,11 @@ export class Trainer implements Disposable {
     return this.#batches.length;
   }
 
+  /** Rows of a batch: `batchSize`, or fewer where the data do not fill so many. */
+  get rows(): number {
+    return this.#batches.rows;
+  }
+
   /**
    * What the run takes of the device's memory, known before the first step has run: the step is recorded for it. Of a run without
    * replay, which takes memory as it goes, only what it holds between steps.

@@ -30,7 +30,11 @@ async function withModel(body: (folder: string) => Promise<void>): Promise<void>
     await Deno.mkdir(`${folder}/adapter`);
     await writeSafetensors(
       `${folder}/adapter/adapter_model.safetensors`,
-      new Map([["up.lora_A.weight", floats(1, 16)], ["up.lora_B.weight", floats(8, 1)]]),
+      new Map([
+        ["up.lora_A.weight", floats(1, 16)],
+        ["up.lora_B.weight", floats(8, 1)],
+        ["norm.weight", floats(4)],
+      ]),
     );
     await body(folder);
   } finally {
@@ -53,7 +57,8 @@ Deno.test("nibble inspect lists tensors, totals, and the trainable share", () =>
         /^norm\.weight +BF16 +\[4\] +8 B$/m,
         /^BF16 +1 +4 +8 B/m,
         /: 7 tensors, 172 parameters, /,
-        /^Trainable: 24 of 172 parameters, 14\.0 %$/m,
+        // As `nibble train` and PEFT count: what an adapter adds is among all; a whole module is not twice there.
+        /^Trainable: 28 of 196 parameters, 14\.3 %$/m,
       ]
     ) assert(line.test(stdout), `${line} in\n${stdout}`);
     assert(!stdout.includes("\x1b"), "control characters of a name reach the terminal");
@@ -72,7 +77,7 @@ Deno.test("nibble inspect --json prints one object", () =>
     const found = JSON.parse(stdout);
     assertEquals(found.parameters, 172);
     assertEquals(found.totals.F32, { tensors: 4, elements: 58, bytes: 232 });
-    assertEquals([found.adapter.parameters, found.adapter.share], [24, 24 / 172]);
+    assertEquals([found.adapter.parameters, found.adapter.share], [28, 28 / 196]);
     assertEquals(found.tensors.find(({ name }: { name: string }) => name === "norm.weight"), {
       name: "norm.weight",
       dtype: "BF16",

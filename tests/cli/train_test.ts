@@ -41,7 +41,7 @@ Deno.test("nibble train writes an adapter on a 4-bit model that eval, generate a
   const out = `${folder}/qlora`;
   const args = [...QLORA, "--epochs", "40", "--learning-rate", "0.02", "--alpha", "8"];
   const { stdout } = await train(...args, "--out", out);
-  assertMatch(stdout, /model: [\d,]+ parameters, .*; 1,792 trained \(/);
+  assertMatch(stdout, /model: [\d,]+ parameters with the adapter, .*; 1,792 trained \(/);
   assertMatch(stdout, /^12 sequences, \d+ steps of 2×16 tokens$/m);
   assertMatch(stdout, /^[\d.]+ .B of GPU memory: .* for the model, .* moments, .* for a step$/m);
   assertMatch(stdout, /^Training .* loss [\d.]+/m);
@@ -58,12 +58,17 @@ Deno.test("nibble train writes an adapter on a 4-bit model that eval, generate a
   const answer = await nibble("generate", "2 is", ...MODEL, ...NF4, "--adapter", out);
   assertEquals([answer.code, answer.stdout], [0, "2 is even\n"], answer.stderr);
   const { stdout: shares } = await nibble("inspect", `${folder}/model`, "--adapter", out);
-  assertMatch(shares, /^Trainable: 1,792 of /m);
+  const share = /model: ([\d,]+) parameters with .*; 1,792 trained \((.*)\)$/m.exec(stdout)!;
+  assert(shares.includes(`\nTrainable: 1,792 of ${share[1]} parameters, ${share[2]}\n`), shares);
 });
 
 Deno.test("nibble train --adapter goes on with an adapter", async () => {
   const args = [...MODEL, ...DATA, "--steps", "2"];
-  await train(...args, "--adapter", `${folder}/adapter`, "--out", `${folder}/further`);
+  const { stdout } = await train(
+    ...[...args, "--adapter", `${folder}/adapter`, "--out", `${folder}/further`],
+  );
+  // Of the 8 rows of a batch, the set fills three at most.
+  assertMatch(stdout, /^12 sequences, 2 steps of 3×\d+ tokens$/m);
   const config = JSON.parse(await Deno.readTextFile(`${folder}/further/adapter_config.json`));
   assertEquals(config.r, 2);
   assert(weightsOf("further").length === weightsOf("adapter").length);

@@ -139,6 +139,16 @@ Deno.test("Trainer.memory() says before the first step what a run will hold, and
   assertEquals(eager.memory().step, 0);
 });
 
+Deno.test("Trainer.rows is how many rows of a batch the data fill at most", () => {
+  const model = smallModel(0);
+  const rows = (count: number, batchSize: number) => {
+    using trainer = new Trainer(model, makeSequences(count, "all"), { batchSize, length: 64 });
+    return trainer.rows;
+  };
+  assertEquals([rows(1, 8), rows(60, 2)], [1, 2]);
+  assert(rows(8, 50) < 9, `${rows(8, 50)} rows`);
+});
+
 Deno.test("a run that was stopped and resumed gives the same bytes", async () => {
   const sequences = makeSequences(60, "last");
   const options = { steps: 12, batchSize: 2, length: 64, learningRate: 1e-2, seed: 5 };
