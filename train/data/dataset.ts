@@ -117,18 +117,22 @@ function withoutMark(text: string): string {
   return text.startsWith("\ufeff") ? text.slice(1) : text;
 }
 
+/** What a file of rows must look like. */
+const WANTED_LINES =
+  "wanted one JSON object a line, without a list around them and commas between them";
+
 function parseRow(line: string, where: string): Record<string, unknown> {
   let row: unknown;
   try {
     row = JSON.parse(line);
   } catch (error) {
-    throw new SyntaxError(
-      `Cannot read ${where}: it is not valid JSON (${(error as Error).message})`,
-    );
+    // A JSON array over many lines is valid as a whole, but not its first line alone.
+    const fault = line.trim() === "[" ? "it begins a list" : (error as Error).message;
+    throw new SyntaxError(`Cannot read ${where}: it is not valid JSON (${fault}); ${WANTED_LINES}`);
   }
   if (typeof row !== "object" || row === null || Array.isArray(row)) {
     const start = line.length > 40 ? `${line.slice(0, 40)}…` : line;
-    throw new SyntaxError(`Cannot read ${where}: it is ${start}, wanted a JSON object`);
+    throw new SyntaxError(`Cannot read ${where}: it is ${start}; ${WANTED_LINES}`);
   }
   return row as Record<string, unknown>;
 }

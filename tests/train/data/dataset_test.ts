@@ -40,8 +40,14 @@ Deno.test("readJsonl() says which line is wrong, what it has and what was wanted
   const row = '{"prompt": "p", "answer": "a"}\n';
   const cases: [string, ErrorConstructor, string][] = [
     [row + "{oops", SyntaxError, "Cannot read line 2 of"],
-    ["[1]", SyntaxError, "it is [1], wanted a JSON object"],
-    ["null", SyntaxError, "wanted a JSON object"],
+    ["[1]", SyntaxError, "it is [1]; wanted one JSON object a line, without a list around them"],
+    [
+      ' [\n {"prompt": "a", "answer": "b"}\n]',
+      SyntaxError,
+      "it begins a list); wanted one JSON object",
+    ],
+    ['{"prompt": "a",\n"answer": "b"}', SyntaxError, "); wanted one JSON object a line"],
+    ["null", SyntaxError, "it is null; wanted one JSON object a line"],
     [row + '{"text": "x", "answer": "a"}', TypeError, 'fields "text", "answer", wanted "prompt"'],
     ["{}", TypeError, "it has the fields none"],
     ['{"prompt": "p", "answer": 4}', TypeError, 'its "answer" is 4, wanted a text'],
