@@ -37,6 +37,7 @@ export interface SaveAdapterOptions {
  * @param lora the adapter
  * @param folder where to; these two files in it are replaced, others are kept
  * @param options the base model's name, and the form
+ * @throws {TypeError} if the adapter was removed, or merged for good
  * @throws {RangeError} if a weight is NaN or infinite
  * @throws {Error} if the folder cannot be written
  *
@@ -62,6 +63,11 @@ export async function saveAdapter(
   folder: string,
   { baseModel, toPlainLora = true }: SaveAdapterOptions = {},
 ): Promise<void> {
+  if (!lora.model.adapters.has(lora)) {
+    throw new TypeError(
+      "Cannot save the adapter: found it removed, or merged for good; save it before that",
+    );
+  }
   const read = [...lora.parameters()].map(async ([name, own]): Promise<[string, TensorData]> => {
     const data = await own.read() as Float32Array;
     if (!data.every(Number.isFinite)) {

@@ -63,7 +63,7 @@ export class FlatParameters {
     const most = device.gpu.limits.maxStorageBufferBindingSize / 4;
     if (size > most) {
       throw new RangeError(
-        `Cannot train ${size} parameters: a buffer of this device holds ${most}. Train an adapter instead of all weights`,
+        `Cannot train ${size} parameters: a buffer of this device holds ${most}. Train an adapter instead of all weights, or one of a lower rank`,
       );
     }
     this.weights = device.keep(zeros(device, [size]));

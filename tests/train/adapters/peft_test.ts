@@ -97,7 +97,11 @@ Deno.test("saveAdapter() saves no NaN, and nothing where it fails", async () => 
   );
   await assertRejects(() => Deno.stat(folder), Deno.errors.NotFound, "");
   lora.remove();
-  await assertRejects(() => saveAdapter(lora, folder), TypeError, "freed");
+  await assertRejects(
+    () => saveAdapter(lora, folder),
+    TypeError,
+    "found it removed, or merged for good; save it before",
+  );
 });
 
 Deno.test("loadAdapter() reads F16 and BF16", async () => {
