@@ -28,7 +28,7 @@ import {
   rankAndScaling,
   type TakenPart,
 } from "./start.ts";
-import { matchTargets } from "./targets.ts";
+import { checkPatterns, matchTargets } from "./targets.ts";
 
 /** Every LoRA on a model, merged ones included. */
 export function lorasOn(model: LanguageModel): readonly Lora[] {
@@ -304,7 +304,7 @@ function withDense<T>(layer: LinearLayer, body: (weight: Tensor) => T): T {
  *
  * @param model the model, in 32 bits or quantized
  * @param options rank, scaling, dropout, which layers
- * @throws {RangeError} if an option makes no sense, or a target module is none of the model's layers
+ * @throws {RangeError} if an option makes no sense, or a target module or a pattern means none of the layers
  * @throws {TypeError} if a layer has an adapter already, or is quantized and should be decomposed
  *
  * @example
@@ -337,6 +337,8 @@ export function addLora(
   const chosen = completeLora(options);
   const all = [...model.linearLayers()].map(([path]) => path);
   const paths = matchTargets(all, chosen.targetModules, chosen);
+  checkPatterns(paths, chosen.rankPattern, "rankPattern");
+  checkPatterns(paths, chosen.alphaPattern, "alphaPattern");
   if (chosen.init === true || chosen.init === "gaussian") return new Lora(model, chosen, paths);
   return addDecomposed(model, chosen, paths);
 }

@@ -163,14 +163,38 @@ export function matchTargets(
   );
 }
 
+/**
+ * Throws if a pattern names none of the layers that an adapter goes on, which is a slip of the pen: it would do nothing.
+ *
+ * @param paths the layers of the adapter
+ * @param patterns values by pattern, as `valueFor` takes them
+ * @param option what the patterns were given as
+ */
+export function checkPatterns(
+  paths: readonly string[],
+  patterns: Readonly<Record<string, number>>,
+  option: string,
+): void {
+  const unused = Object.keys(patterns).find((key) => !paths.some((path) => namesEnd(path, key)));
+  if (unused === undefined) return;
+  const [name] = lastNames(paths);
+  throw new RangeError(
+    `Cannot choose layers: found none of the adapter's that "${unused}" in ${option} means, wanted the end of a path, ` +
+      `such as "${name}", or a regular expression for it, such as "layers\\\\.0\\\\..*" for a block`,
+  );
+}
+
+/** Whether a pattern means a layer: it is a regular expression for the path, or for its end behind a dot. */
+function namesEnd(path: string, pattern: string): boolean {
+  return expression(pattern, "the pattern", ["(?:.*\\.)?", ""]).test(path);
+}
+
 /** A layer's own value where a pattern names it, else the common one. The first pattern counts, as in PEFT. */
 export function valueFor(
   path: string,
   patterns: Readonly<Record<string, number>>,
   common: number,
 ): number {
-  const found = Object.keys(patterns).find((key) =>
-    expression(key, "the pattern", ["(?:.*\\.)?", ""]).test(path)
-  );
+  const found = Object.keys(patterns).find((key) => namesEnd(path, key));
   return found === undefined ? common : patterns[found];
 }

@@ -93,6 +93,11 @@ Deno.test("addLora() names what is wrong with its options", () => {
   fails({ seed: 0.5 }, "Cannot seed with 0.5");
   fails({ rankPattern: { q_proj: 0 } }, 'found the rank of "q_proj" 0');
   fails({ alphaPattern: { q_proj: -1 } }, 'found the alpha of "q_proj" -1');
+  fails({ rankPattern: { "layers.0": 4 } }, `none of the adapter's that "layers.0" in rankPattern`);
+  fails(
+    { targetModules: ["v_proj"], alphaPattern: { q_proj: 4 } },
+    '"q_proj" in alphaPattern means',
+  );
   fails({ targetModules: ["q_porj"] }, 'did you mean "q_proj"?');
   fails({ targetModules: ["lm_head"] }, 'found no linear layer "lm_head"');
   assertEquals([...model.parameters()], []);
