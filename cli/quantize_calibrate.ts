@@ -7,7 +7,12 @@ import type { LanguageModel } from "../train/models/language_model.ts";
 import { type ActivationRanges, calibrateActivations } from "../train/quant/activation_ranges.ts";
 import type { CalibrationText } from "../train/quant/calibration.ts";
 import type { CalibrationObserver } from "../train/quant/input_statistics.ts";
-import { type InputReport, type ObserverError, OUTLYING } from "../train/quant/input_errors.ts";
+import {
+  type InputReport,
+  type ObserverError,
+  OUTLYING,
+  OVERBEARING,
+} from "../train/quant/input_errors.ts";
 import { observerReport } from "../train/quant/observer_report.ts";
 import { saveRanges } from "../train/quant/range_file.ts";
 import { moveFactors } from "../train/quant/smooth_quant.ts";
@@ -154,9 +159,6 @@ function printReport(report: readonly InputReport[]): void {
   printOutliers(report);
 }
 
-/** An outlier this many times as large as the median channel takes most of a range from the others. */
-const ADVISED = 20;
-
 /** What is likely to be overlooked. */
 function adviceOf(
   { text, smooth, observer }: z.output<typeof OPTIONS>,
@@ -168,7 +170,7 @@ function adviceOf(
       "the text was definitions that come with nibble; pass --text, one like those that the model will read",
     );
   }
-  const worst = report?.filter(({ outlier }) => outlier.timesMedian >= ADVISED) ?? [];
+  const worst = report?.filter(({ outlier }) => outlier.timesMedian >= OVERBEARING) ?? [];
   if (worst.length > 0 && smooth === undefined && observer === "min-max") {
     advice.push(
       `on ${worst.length} of ${

@@ -106,6 +106,11 @@ function bars(results: readonly SchemeResult[]): string[] {
     .map(([bar, names]) => `Drop of the accuracy ${bar}: ${names}`);
 }
 
+/** What is easily overlooked where all layers have one scheme of few bits. */
+const ALIKE =
+  "All layers have the same bits here, though they do not lose the same: nibble quantize sensitivity finds a better mix, " +
+  "and --policy measures it";
+
 /** What looks at a text before it rounds. */
 const CALIBRATED: readonly string[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"]
   .concat("w8a8-rotated", "w4a8-rotated");
@@ -287,6 +292,8 @@ const command: Command = defineCommand({
     }
     printLine(`\n${errorTable(results)}\n`);
     for (const line of bars(results)) printLine(line);
+    const even = results.filter((own) => own.scheme !== "policy" && own.bitsPerWeight < 8);
+    if (even.length > 0 && !policy) printLine(ALIKE);
     for (const warning of warnings) printError(`Warning: ${warning}`);
   },
 });

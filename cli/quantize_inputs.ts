@@ -4,11 +4,13 @@ import { IntegerTensor } from "../kernels/quant/integer.ts";
 import { matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type LinearLayer, QuantizedLinear } from "../train/nn/linear.ts";
-import type { ActivationRanges } from "../train/quant/activation_ranges.ts";
+import type { ActivationRanges, LayerRange } from "../train/quant/activation_ranges.ts";
+import { OVERBEARING } from "../train/quant/input_errors.ts";
 import { type ActivationMode, quantizeActivations } from "../train/quant/quantize_activations.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { rotateLayers } from "../train/quant/rotate_layers.ts";
 import { textList } from "./options.ts";
+import { printError } from "./print.ts";
 import { progress } from "./progress.ts";
 import { calibrationText, type MethodChoice } from "./quantize_method.ts";
 import { isRanged, type RangeChoice } from "./quantize_range.ts";
@@ -180,7 +182,28 @@ async function roundInputs(
     ...{ ranges, calibration, smooth },
   });
   made.commit();
+  const fixed = paths.filter((path) => (modes.get(path) ?? activations) === "static");
+  if (made.ranges) warnOfOutliers(made.ranges, fixed);
   return made.ranges?.smoothing !== undefined && made.ranges?.smoothing !== null;
+}
+
+/** How many times as wide as the median channel a range is; of an even number the lower of the two. */
+function timesMedian({ channels, range }: LayerRange): number {
+  const median = channels.toSorted()[(channels.length - 1) >> 1];
+  return Math.max(-range.low, range.high) / median;
+}
+
+/** Says in which layers with static inputs an outlier leaves few steps to all else. */
+function warnOfOutliers({ layers, smoothing }: ActivationRanges, fixed: readonly string[]): void {
+  const hit = fixed.filter((path) => timesMedian(layers.get(path)!) >= OVERBEARING);
+  if (hit.length === 0) return;
+  const kinds = [...new Set(hit.map((path) => path.slice(path.lastIndexOf(".") + 1)))].join();
+  printError(
+    `Warning: in ${hit.length} of ${fixed.length} layers with static inputs (${kinds}) an outlier takes the range from all ` +
+      `others: --dynamic-activations ${kinds} gives each token its own${
+        smoothing ? "" : ", --smooth 0.5 moves outliers into the weights"
+      }, --activations rotated spreads them`,
+  );
 }
 
 /** What was done to inputs, in words; "" where nothing was. */

@@ -62,6 +62,7 @@ Deno.test("nibble quantize compare counts right answers, and says what to make o
         /least cosine +of +memory +answers right +drop/,
         /^fp4 .* model\.layers\.\d\./m,
         /^Drop of the accuracy .*: .*(fp4|gptq)/m,
+        /^All layers have the same bits here, .*: nibble quantize sensitivity finds/m,
       ]
     ) assertMatch(stdout, line);
     // The text that is measured has more, and that is what GPTQ looks at.

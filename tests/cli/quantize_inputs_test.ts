@@ -3,6 +3,7 @@ import { tensor } from "../../core/tensor.ts";
 import { readText } from "../../train/data/dataset.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
 import { loadModel } from "../../train/models/load.ts";
+import { saveModel } from "../../train/models/save.ts";
 import { QuantizedLinear } from "../../train/nn/linear.ts";
 import { QuantizedActivationLinear } from "../../train/nn/quantized_activations.ts";
 import { quantizeActivations } from "../../train/quant/quantize_activations.ts";
@@ -158,6 +159,48 @@ Deno.test("nibble quantize takes the ranges that calibrate wrote, and weights th
       assertEquals(own.code, 1);
       assertMatch(own.stderr, message);
     }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("nibble quantize warns of outliers that take a static range from all others", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const model = await loadModel(device, BASE, { weights: "f32" });
+    for (const [path, module] of model.modules()) {
+      if (path !== "model.layers.1.input_layernorm") continue;
+      const [[, gain]] = module.tensors();
+      const numbers = await gain.read() as Float32Array<ArrayBuffer>;
+      numbers[7] *= 300;
+      device.write(gain, numbers);
+    }
+    await saveModel(model, `${folder}/model`);
+    model.dispose();
+    const run = async (...flags: string[]) => {
+      const { code, stderr } = await nibble(
+        ...["quantize", "--model", `${folder}/model`, "--out", `${folder}/out`],
+        ...["--quantize", "int8", "--activations", "static", ...flags],
+      );
+      assertEquals(code, 0, stderr);
+      return stderr;
+    };
+    const text = ["--calibration", HELDOUT, "--calibration-tokens", "128"];
+    assertMatch(
+      await run(...text),
+      /^Warning: in 3 of 28 layers with static inputs \(q_proj,k_proj,v_proj\) an outlier takes .* --smooth 0\.5/m,
+    );
+    const dynamic = await run(...text, "--dynamic-activations", "q_proj,k_proj,v_proj");
+    assert(!dynamic.includes("Warning"), dynamic);
+    // Clipped, it takes nothing from others.
+    const ranges = `${folder}/ranges.json`;
+    const found = await nibble(
+      ...["quantize", "calibrate", "--model", `${folder}/model`, "--tokens", "128", "--no-report"],
+      ...["--observer", "percentile", "--percentile", "99", "--out", ranges],
+    );
+    assertEquals(found.code, 0, found.stderr);
+    const clipped = await run("--ranges", ranges);
+    assert(!clipped.includes("Warning"), clipped);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -29,6 +29,9 @@ export const CHANNEL_BINS = 1024;
 /** A channel that is so many times as large as the median one is named as an outlier. */
 export const OUTLYING = 4;
 
+/** A channel this many times as large as the median one takes most of a common range from the others. */
+export const OVERBEARING = 20;
+
 /** So many of them are named. */
 const MOST_NAMED = 12;
 
