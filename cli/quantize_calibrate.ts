@@ -19,6 +19,7 @@ import { moveFactors } from "../train/quant/smooth_quant.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
 import { MODEL_OPTIONS, openPlain, tokenizerOf } from "./model_options.ts";
+import { checkOutFile } from "./out_folder.ts";
 import { jsonSwitch } from "./options.ts";
 import { count, printError, printJson, printLine, significant, table } from "./print.ts";
 
@@ -198,6 +199,7 @@ const command: Command = defineCommand({
   options: OPTIONS,
   async run(options) {
     const { model: name, observer: kind, percentile, momentum, json, out } = options;
+    await checkOutFile(out, "--out");
     using device = await openDevice();
     const model = await openPlain(device, name);
     const tokenizer = tokenizerOf(model, `calibrate "${name}"`);

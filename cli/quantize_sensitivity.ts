@@ -15,6 +15,7 @@ import { parseScheme, savePolicy } from "../train/quant/policy.ts";
 import { schemeBytes } from "../train/quant/scheme_size.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { MODEL_OPTIONS, openPlain, tokenizerOf } from "./model_options.ts";
+import { checkOutFile } from "./out_folder.ts";
 import { jsonSwitch, textList } from "./options.ts";
 import { bytes, count, curve, printJson, printLine, significant, table } from "./print.ts";
 import { isSchemeName, readMemory } from "./scheme_option.ts";
@@ -98,38 +99,45 @@ interface Checked extends Shift {
   readonly scheme: string;
 }
 
+/** What `--measure` makes least: its name in tables, and its value. */
+const MEASURES = {
+  divergence: { title: "KL", of: ({ divergence }: Shift) => divergence },
+  loss: { title: "loss change", of: ({ lossChange }: Shift) => lossChange },
+};
+
+type Measure = typeof MEASURES[keyof typeof MEASURES];
+
 function printUnits(
   { units, others }: Sensitivity,
   chosen: Chosen,
   schemes: readonly string[],
+  { title, of }: Measure,
 ): void {
   printLine(table(
-    ["layers", "weights", ...schemes.map((name) => `KL ${name}`), "chosen"],
+    ["layers", "weights", ...schemes.map((name) => `${title} ${name}`), "chosen"],
     [...units, ...others].map(({ name, weights, schemes: own }, u) => [
       name,
       count(weights),
-      ...own.map(({ divergence }) => significant(divergence)),
+      ...own.map((shift) => significant(of(shift))),
       chosen.choices[u]?.scheme ?? "as it is",
     ]),
     { right: schemes.map((_, i) => i + 2).concat(1) },
   ));
 }
 
-/** The divergence by layer in one scheme, as a curve. */
-function printCurve({ units }: Sensitivity, scheme: string): void {
-  const values = units.map(({ schemes }) =>
-    schemes.find((own) => own.scheme === scheme)!.divergence
-  );
+/** What is measured by layer in one scheme, as a curve. */
+function printCurve({ units }: Sensitivity, scheme: string, { title, of }: Measure): void {
+  const values = units.map(({ schemes }) => of(schemes.find((own) => own.scheme === scheme)!));
   const drawn = curve(values, { width: 72, height: 8 });
   if (drawn !== "") {
-    printLine(`\nKL with one quantized to ${scheme}, in the model's order\n${drawn}`);
+    printLine(`\n${title} with one quantized to ${scheme}, in the model's order\n${drawn}`);
   }
 }
 
-function printChoice(chosen: Chosen, weights: number): void {
+function printChoice(chosen: Chosen, weights: number, { title }: Measure): void {
   const bits = 8 * chosen.bytes / weights;
   printLine(
-    `\nChosen: ${bits.toFixed(3)} bits a weight, ${bytes(chosen.bytes)}; KL about ${
+    `\nChosen: ${bits.toFixed(3)} bits a weight, ${bytes(chosen.bytes)}; ${title} about ${
       significant(chosen.cost)
     } if losses add up`,
   );
@@ -183,6 +191,7 @@ const command: Command = defineCommand({
       json,
     } = options;
     const { window, places, check, out } = options;
+    await checkOutFile(out, "--out");
     using device = await openDevice();
     const model = await openPlain(device, name);
     const tokenizer = tokenizerOf(model, `measure "${name}"`);
@@ -230,9 +239,10 @@ const command: Command = defineCommand({
         checked,
       });
     }
-    printUnits(sensitivity, chosen, schemes);
-    printCurve(sensitivity, schemes.at(-1)!);
-    printChoice(chosen, sensitivity.weights);
+    const measured = MEASURES[measure];
+    printUnits(sensitivity, chosen, schemes, measured);
+    printCurve(sensitivity, schemes.at(-1)!, measured);
+    printChoice(chosen, sensitivity.weights, measured);
     if (checked) printChecked(checked);
     if (out !== undefined) printLine(`Written to ${out}`);
   },

@@ -100,6 +100,12 @@ Deno.test("nibble quantize calibrate names what it cannot do", async () => {
     assertMatch(percentile.stderr, /percentile/);
     const observer = await run("--observer", "guess");
     assertEquals(observer.code, 2);
+    const folder = await run("--out", ASSETS);
+    assertEquals([folder.code, folder.stdout], [1, ""]);
+    assertMatch(
+      folder.stderr,
+      /found a folder of that name, wanted a file; name another with --out/,
+    );
     const ranges = ["--text", HELDOUT, "--schemes", "w8a8-static", "--ranges", file];
     const broken = await nibble("quantize", "compare", ...MODEL, ...ranges);
     assertEquals(broken.code, 1);

@@ -54,11 +54,32 @@ Deno.test("nibble quantize sensitivity prints a table, a curve and the choice", 
   ) assert(line.test(stdout), `${line} in\n${stdout}`);
 });
 
+Deno.test("nibble quantize sensitivity shows the measure that it chose by", async () => {
+  const flags = ["--schemes", "int8,int4", "--measure", "loss"];
+  const [{ stdout }, told] = await Promise.all([run(...flags), run(...flags, "--json")]);
+  const { sensitivity: { units }, chosen } = JSON.parse(told.stdout);
+  assertMatch(stdout, /^layers +weights +loss change int8 +loss change int4 +chosen$/m);
+  assertMatch(stdout, /^loss change with one quantized to int4/m);
+  // What the row of a kind shows is what was added up.
+  const cost = units.reduce((sum: number, { name, schemes }: typeof units[0]) => {
+    const [, , int8, int4, scheme] = stdout.match(
+      new RegExp(`^(${name}) +\\S+ k +(\\S+) +(\\S+) +(\\S+)$`, "m"),
+    )!;
+    const shown = Number(scheme === "int8" ? int8 : int4);
+    const own = schemes.find((one: { scheme: string }) => one.scheme === scheme).lossChange;
+    assert(Math.abs(shown - own) < 0.01 * Math.abs(own), `${name}: ${shown} of ${own}`);
+    return sum + own;
+  }, 0);
+  assert(Math.abs(cost - chosen.cost) < 1e-9, `${cost}, ${chosen.cost}`);
+  assert(!/KL/.test(stdout), stdout);
+});
+
 Deno.test("nibble quantize sensitivity says what is wrong", async () => {
   const cases: [number, RegExp, ...string[]][] = [
     [2, /--budget: wanted bits a weight/, "--budget", "few"],
     [2, /--schemes: found "int9", wanted names/, "--schemes", "int8,int9"],
     [1, /Cannot check the choice on 0 tokens/, "--check", "rest", "--limit", "1000000"],
+    [1, /Cannot write to ".*": found a folder of that name, wanted a file/, "--out", ASSETS],
     [1, /the smallest of the schemes take/, "--schemes", "int8", "--budget", "4"],
   ];
   for (const [wanted, message, ...args] of cases) {
