@@ -89,7 +89,11 @@ function print(plan: MemoryPlan, memory: number | null): void {
     `${count(plan.parameters)} parameters, ${
       count(plan.linearWeights)
     } of them in linear layers, and a text of ` +
-      `${count(plan.tokens)} tokens, keys and values in 32 bits`,
+      `${
+        count(plan.tokens)
+      } tokens. Cache: its keys and values in 32 bits; on the way: what a pass over it computes${
+        memory === null ? "" : "; tokens: the longest text that fits"
+      }`,
   );
 }
 

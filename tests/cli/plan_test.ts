@@ -13,6 +13,7 @@ Deno.test("nibble plan says what fits into a phone, as a table and as JSON", asy
   assertMatch(stdout, /^int8 +8\.007 +6\.48 GB .* no +\d+$/m);
   assertMatch(stdout, /^nf4-dq +4\.127 +3\.34 GB .* yes +3\.\d+ k$/m);
   assertMatch(stdout, /^6\.74 B parameters, 6\.48 B of them in linear layers/m);
+  assertMatch(stdout, /Cache: its keys .*; on the way: .*; tokens: the longest text that fits$/m);
   const { schemes, memory, parameters } = JSON.parse((await nibble(...flags, "--json")).stdout);
   assertEquals([memory, parameters], [8e9, 6_738_415_616]);
   const fits = schemes.filter((own: { fits: boolean }) => own.fits);
