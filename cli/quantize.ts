@@ -145,13 +145,19 @@ function bitsOf(model: LanguageModel): number {
   return 8 * layers.reduce((sum, { weightBytes }) => sum + weightBytes, 0) / weights;
 }
 
-function checkPlain(source: TensorSource, folder: string): void {
-  const names = [...source.entries.keys()];
+/** Throws if one of the tensors is quantized already. */
+function checkPlain(
+  source: TensorSource,
+  folder: string,
+  names: readonly string[] = [...source.entries.keys()],
+): void {
   const name = names.find((own) => isFourBit(source, own) || integerWeightOf(source, own) !== null);
   if (name === undefined) return;
   const found = isFourBit(source, name) ? "in 4 bits" : "in integers";
   throw new TypeError(
-    `Cannot quantize the model in "${folder}": "${name}" is ${found} already, wanted plain weights; take the model that ` +
+    `Cannot quantize the model in "${folder}": "${
+      integerWeightOf(source, name) ?? name
+    }" is ${found} already, wanted plain weights; take the model that ` +
       "it was made from",
   );
 }
@@ -293,6 +299,7 @@ const command: Command = defineCommand({
     if (options.explain) {
       const path = model === undefined ? null : await modelFolder(model);
       using source = path === null ? null : await openSource(path);
+      if (source) checkPlain(source, path!, [options.tensor!]);
       return await printExplanation(options, source, json);
     }
     const [name, out] = [model!, options.out!];

@@ -59,6 +59,26 @@ Deno.test("nibble quantize --explain says what is wrong", async () => {
     assertEquals([code, stdout], [wanted, ""], stderr);
     assertMatch(stderr, message);
   }
+  // A tensor that is quantized already, in both formats.
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const [type, found] of [["nf4", "in 4 bits"], ["int8", "in integers"]]) {
+      const out = `${folder}/${type}`;
+      const made = await nibble("quantize", "--model", MODEL, "--out", out, "--quantize", type);
+      assertEquals(made.code, 0, made.stderr);
+      const name = "model.layers.0.mlp.up_proj.weight";
+      const twice = await explain("--model", out, "--tensor", name);
+      assertEquals(twice.code, 1);
+      assert(
+        twice.stderr.includes(`"${name}" is ${found} already, wanted plain weights; take the`),
+      );
+      // What is plain in it can be explained.
+      const rest = await explain("--model", out, "--tensor", "model.embed_tokens.weight");
+      assertEquals(rest.code, 0, rest.stderr);
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
   const { code, stderr } = await nibble("quantize", "--values", "1,2");
   assertEquals(code, 2);
   assertMatch(stderr, /--model is missing[^]*--explain with it/);
