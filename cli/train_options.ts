@@ -14,7 +14,10 @@ export const LORA_OPTIONS = {
   r: z.int().min(1).optional()
     .meta({ description: "rank; 8", group: LORA, aka: ["rank", "lora-r"] }),
   alpha: z.number().positive().optional()
-    .meta({ description: "scale: alpha / r times what the adapter computes; 16", group: LORA }),
+    .meta({
+      description: "scale: alpha / r times what the adapter computes; 16. Usual are r and 2 r",
+      group: LORA,
+    }),
   dropout: z.number().min(0).max(0.99).default(0)
     .meta({ description: "share of the adapter's inputs set to 0", group: LORA }),
   targetModules: textList().optional().meta({
@@ -44,7 +47,13 @@ export const TRAINING_OPTIONS = {
   accumulation: z.int().min(1).default(1)
     .meta({ description: "batches of a step", group: TRAINING }),
   learningRate: z.number().positive().default(2e-4)
-    .meta({ description: "the largest learning rate", group: TRAINING, aka: ["lr"] }),
+    .meta({
+      description:
+        "the largest learning rate; usual are 1e-5 to 5e-5 with --full, 1e-4 to 3e-4 for an adapter, " +
+        "2e-4 to 5e-4 for one on 4 bits",
+      group: TRAINING,
+      aka: ["lr"],
+    }),
   schedule: z.enum(["cosine", "linear", "constant"]).default("cosine")
     .meta({ description: "how it falls", group: TRAINING }),
   warmup: z.int().min(0).default(0)
@@ -54,7 +63,7 @@ export const TRAINING_OPTIONS = {
   beta2: z.number().min(0).max(0.99999).default(0.999)
     .meta({ description: "AdamW's decay of the mean square", group: TRAINING }),
   weightDecay: z.number().min(0).default(0)
-    .meta({ description: "AdamW's decay of the weights", group: TRAINING }),
+    .meta({ description: "AdamW's decay of the weights; 0.01 is usual", group: TRAINING }),
   maxGradNorm: z.number().min(0).default(1)
     .meta({
       description: "gradients are clipped to this norm; 0 for no clipping",
