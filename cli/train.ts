@@ -178,6 +178,18 @@ async function readData(model: LanguageModel, options: TrainChoice): Promise<Dat
   return chunk(stream, length ?? Math.min(model.config.contextLength, 256));
 }
 
+/** The fields of a set's first line that are not read: an input beside an instruction, say, would be missed without a word. */
+async function unreadNote(path: string, options: TrainChoice): Promise<string | null> {
+  const { promptField = "prompt", answerField = "answer" } = options;
+  const text = (await Deno.readTextFile(path)).replace(/^\ufeff/, "");
+  const first = text.split("\n").find((line) => line.trim() !== "")!;
+  const fields = Object.keys(JSON.parse(first));
+  const read = fields.includes(answerField) ? [promptField, answerField] : ["messages"];
+  const unread = fields.filter((field) => !read.includes(field));
+  if (unread.length === 0) return null;
+  return `Not read of ${path}: ${unread.map((field) => JSON.stringify(field)).join(", ")}`;
+}
+
 /** Runs all steps, and gives what each of them told, and the profile if one was asked for. */
 async function runSteps(
   trainer: Trainer,
@@ -238,6 +250,8 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   );
   for (const note of model.notes) say(note);
   const dataset = await readData(model, options);
+  const unread = options.data === undefined ? null : await unreadNote(options.data, options);
+  if (unread) say(unread);
   const teacher = options.teacher === undefined
     ? undefined
     : await loadModel(device, await modelFolder(options.teacher));

@@ -74,6 +74,18 @@ Deno.test("nibble train --adapter goes on with an adapter", async () => {
   assert(weightsOf("further").length === weightsOf("adapter").length);
 });
 
+Deno.test("nibble train says which fields of its data it does not read", async () => {
+  const rows = [{ instruction: "1 is", input: "odd?", output: " odd", id: 7 }];
+  const data = `${folder}/alpaca.jsonl`;
+  await Deno.writeTextFile(data, `\ufeff\n${JSON.stringify(rows[0])}\n`);
+  const fields = ["--prompt-field", "instruction", "--answer-field", "output"];
+  const args = [...MODEL, "--steps", "1", "--out", `${folder}/alpaca`];
+  const { stdout } = await train(...args, "--data", data, ...fields);
+  assertMatch(stdout, /^Not read of .*alpaca\.jsonl: "input", "id"$/m);
+  const plain = await train(...args, ...DATA);
+  assert(!plain.stdout.includes("Not read"), plain.stdout);
+});
+
 Deno.test("nibble train refuses options that would do nothing", async () => {
   const adapter = ["--adapter", `${folder}/adapter`];
   const text = ["--text", `${folder}/text.txt`];
