@@ -17,6 +17,7 @@ import {
 import { type Constants, type Kernel, type Pipeline, Pipelines } from "./kernel.ts";
 import { type MemoryUse, Pool, Storage } from "./pool.ts";
 import type { Recorder } from "./capture.ts";
+import { refusal } from "./refusal.ts";
 import { Tensor, type TypedArray } from "./tensor.ts";
 import { Mirrors } from "./texels.ts";
 
@@ -88,8 +89,7 @@ export class Device {
     this.#groups = new BindGroups(gpu, this.#mirrors);
     gpu.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
-      const { error } = event as GPUUncapturedErrorEvent;
-      this.#fault ??= new Error(`The GPU refused work: ${error.message}`);
+      this.#fault ??= refusal((event as GPUUncapturedErrorEvent).error);
     });
     gpu.lost.then((info) => {
       if (this.#closed) return;

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { LESS_AT_A_TIME } from "./refusal.ts";
 
 /** A buffer on the GPU, and what must be known to share it. */
 export interface Block {
@@ -109,7 +110,7 @@ export class Pool {
   #create(size: number): Block {
     if (size > this.#gpu.limits.maxBufferSize) {
       throw new RangeError(
-        `Cannot allocate ${size} bytes: this adapter's largest buffer has ${this.#gpu.limits.maxBufferSize} bytes`,
+        `Cannot allocate ${size} bytes: this adapter's largest buffer has ${this.#gpu.limits.maxBufferSize} bytes; ${LESS_AT_A_TIME}`,
       );
     }
     const gpu = this.#gpu.createBuffer({

@@ -128,6 +128,20 @@ Deno.test("a lost device says so, and what to do", async () => {
   assertThrows(() => empty(own, [4]), Error, "the GPU device was lost");
 });
 
+Deno.test("what is too large for the GPU is refused with what to do", async () => {
+  const advice = "; take less at a time: a smaller batch, or shorter sequences";
+  const { maxStorageBufferBindingSize: most, maxBufferSize } = device.gpu.limits;
+  assertThrows(() => empty(device, [Math.ceil(maxBufferSize / 4) + 1024]), RangeError, advice);
+  using own = await openDevice();
+  const error = new GPUOutOfMemoryError("no memory is left");
+  own.gpu.dispatchEvent(new GPUUncapturedErrorEvent("uncapturederror", { error }));
+  assertThrows(() => own.check(), Error, `no memory is left${advice}`);
+  if (most > 2 ** 28 || maxBufferSize <= most) return; // too much to take for a test, or never bound whole
+  using other = await openDevice();
+  const large = empty(other, [Math.ceil(most / 4) + 64]);
+  await assertRejects(() => add(large, large).read(), Error, advice);
+});
+
 Deno.test("memory counts what is live, its peak, and what is reserved", async () => {
   using own = await openDevice();
   const a = tensor(own, new Float32Array(1000));
