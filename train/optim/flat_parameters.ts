@@ -53,7 +53,7 @@ export class FlatParameters {
     }
     if (segments.length === 0) {
       throw new TypeError(
-        'Cannot train: the model has no trainable parameter. Add an adapter with addLora, or load it with trainable: "all"',
+        'Cannot train: the model has no trainable parameter. Add an adapter with addLora, unmerge() one that is merged, or load it with trainable: "all"',
       );
     }
     this.segments = segments;

@@ -103,6 +103,18 @@ Deno.test("addLora() names what is wrong with its options", () => {
   assertEquals([...model.parameters()], []);
 });
 
+Deno.test("a model whose only adapter is merged cannot be trained, and says why", () => {
+  const model = tinyModel();
+  const lora = addLora(model, { r: 2 });
+  lora.merge();
+  assertThrows(
+    () => new FlatParameters(model.parameters()),
+    TypeError,
+    "unmerge() one that is merged",
+  );
+  lora.remove();
+});
+
 Deno.test("a layer takes one adapter, a model several", () => {
   const model = tinyModel();
   const first = addLora(model, { targetModules: ["q_proj"] });
