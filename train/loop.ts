@@ -9,6 +9,7 @@ import type { Sequence } from "./data/dataset.ts";
 import type { PackedBatch } from "./data/packing.ts";
 import type { LanguageModel } from "./models/language_model.ts";
 import { type Checkpointing, recomputedBlocks } from "./models/run_blocks.ts";
+import { storedAs } from "./models/stored_as.ts";
 import type { AdamWOptions } from "./optim/adamw.ts";
 import { scheduleFactor, type ScheduleKind } from "./optim/schedule.ts";
 
@@ -276,7 +277,7 @@ export class Trainer implements Disposable {
       ...{ steps: this.steps, length, batchSize, accumulation, seed, sequences, dataTokens },
       ...{ learningRate, schedule, warmup, betas, epsilon, weightDecay, maxGradNorm },
       ...activations !== "f32" && { activations },
-      ...adapters.length > 0 && { adapters },
+      ...adapters.length > 0 && { base: storedAs(this.model), adapters },
       ...this.#options.teacher && { distilled: true },
     });
   }

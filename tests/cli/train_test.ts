@@ -260,6 +260,11 @@ Deno.test("nibble train --checkpoint goes on where a run was stopped, to the sam
       .map((line) => JSON.parse(line)).map(({ step, loss, tokens }) => [step, loss, tokens]);
   assertEquals(steps("resumed"), steps("whole").slice(4));
 
+  // The same line but for --quantize: the adapter would go on beside other weights.
+  const plain = RUN.filter((arg) => !NF4.includes(arg));
+  const other = await nibble("train", ...plain, ...args, "--out", `${folder}/other`);
+  assertEquals(other.code, 1, other.stdout);
+  assertMatch(other.stderr, /made with \{"base":"\d+ layers in nf4-dq, .*this run has .*in plain"/);
   // The run is over: its checkpoint gives the adapter once more, and no step.
   const again = await train(...RUN, ...args, "--out", `${folder}/again`, "--json");
   assertEquals(weightsOf("again"), weightsOf("whole"));
