@@ -33,7 +33,7 @@ const COLUMNS: readonly (readonly [name: string, width: number])[] = [
   ["size", -8],
   ["of f32", -7],
   ["accuracy", -8],
-  ["drop", -7],
+  ["drop", -14],
   ["same token", -10],
   ["KL", -8],
   ["tokens/s", -8],
@@ -44,8 +44,9 @@ const widthsFor = (schemes: Iterable<string>) => {
   return COLUMNS.map(([, width], i) => i === 0 ? Math.max(width, ...names) : width);
 };
 
-/** A difference of shares, in points. */
-const points = (share: number) => `${(100 * share).toFixed(2)} %`;
+/** A difference of shares, in points, with the half width of its interval. */
+const points = (share: number, interval: number) =>
+  `${(100 * share).toFixed(2)} ±${(100 * interval).toFixed(2)} %`;
 
 function show(result: SchemeResult, plainBytes: number, widths: readonly number[]): string {
   const { scheme, perplexity, lossChange, lossChangeInterval, bitsPerWeight } = result;
@@ -58,7 +59,7 @@ function show(result: SchemeResult, plainBytes: number, widths: readonly number[
     bytes(result.bytes),
     percent(result.bytes / plainBytes),
     percent(result.accuracy),
-    points(result.accuracyDrop),
+    points(result.accuracyDrop, result.accuracyDropInterval),
     percent(result.agreement),
     significant(result.divergence),
     significant(result.tokensPerSecond),
@@ -84,26 +85,40 @@ function errorTable(results: readonly SchemeResult[]): string {
       own.leastCosine.toFixed(6),
       worstLayer(own),
       bytes(own.memory),
-      ...answered ? [percent(own.answered!), points(own.answeredDrop!)] : [],
+      ...answered
+        ? [percent(own.answered!), points(own.answeredDrop!, own.answeredDropInterval!)]
+        : [],
     ]),
     { right: [1, 2, 3, 4, 6, 7, 8] },
   );
 }
 
-/** Which schemes lose how much accuracy, by the two usual bars. */
+/** A drop of the accuracy and its interval: of answers, if there are any that were right before. */
+function dropOf(own: SchemeResult): { drop: number; interval: number } {
+  const { answered, answeredDrop, answeredDropInterval } = own;
+  return answered !== null && answered + answeredDrop! > 0
+    ? { drop: answeredDrop!, interval: answeredDropInterval! }
+    : { drop: own.accuracyDrop, interval: own.accuracyDropInterval };
+}
+
+const BARS = ["under 1 %, as critical uses want", "under 5 %, as most uses allow", "5 % and more"];
+const UNSETTLED = "that so few places or answers do not settle";
+
+/** What holds of a drop's whole interval, by the two usual bars. */
+function barOf(own: SchemeResult): string {
+  const { drop, interval } = dropOf(own);
+  if (drop + interval < 0.01) return BARS[0];
+  if (drop + interval < 0.05) return BARS[1];
+  return drop - interval >= 0.05 ? BARS[2] : UNSETTLED;
+}
+
+/** Which schemes lose how much accuracy. */
 function bars(results: readonly SchemeResult[]): string[] {
-  const lost = results.filter(({ scheme }) => scheme !== "f32");
-  const within = (from: number, to: number) =>
-    lost.filter((own) => {
-      const drop = own.answeredDrop ?? own.accuracyDrop;
-      return drop >= from && drop < to;
-    }).map(({ scheme }) => scheme).join(", ");
-  return [
-    ["under 1 %, as critical uses want", within(-Infinity, 0.01)],
-    ["1 to 5 %, as most uses allow", within(0.01, 0.05)],
-    ["5 % and more", within(0.05, Infinity)],
-  ].filter(([, names]) => names !== "")
-    .map(([bar, names]) => `Drop of the accuracy ${bar}: ${names}`);
+  const lost = Map.groupBy(results.filter(({ scheme }) => scheme !== "f32"), barOf);
+  return [...BARS, UNSETTLED].filter((bar) => lost.has(bar))
+    .map((bar) =>
+      `Drop of the accuracy ${bar}: ${lost.get(bar)!.map(({ scheme }) => scheme).join(", ")}`
+    );
 }
 
 /** What is easily overlooked where all layers have one scheme of few bits. */

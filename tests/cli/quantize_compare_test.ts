@@ -36,6 +36,10 @@ Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes 
     assertEquals(Math.max(...of("largestError")), own.largestError);
     assert(Math.min(...of("sqnr")) <= own.sqnr && own.sqnr <= Math.max(...of("sqnr")));
     assert(Math.abs(f32.accuracy - own.accuracy - own.accuracyDrop) < 1e-12, own.scheme);
+    // What is lost or won is among the places where the likeliest token is another one.
+    const other = 1 - own.agreement;
+    assert(own.accuracyDropInterval > 0 && own.accuracyDrop <= other, own.scheme);
+    assert(own.accuracyDropInterval <= 1.96 * Math.sqrt(1016 * other + 1) / 1016, own.scheme);
   }
   assert(f32.accuracy > 0.3 && f32.accuracy < 0.6 && f32.accuracyDrop === 0);
   assertEquals([f32.answered, f32.layers], [null, []]);
@@ -46,7 +50,7 @@ Deno.test("nibble quantize compare --json gives each scheme's perplexity, bytes 
 Deno.test("nibble quantize compare counts right answers, and says what to make of the drop", async () => {
   const folder = await Deno.makeTempDir();
   try {
-    // Of what follows, so that a model that was not taught has something to get right.
+    // The model answers none of them, whatever it is in: it was not taught where answers end.
     const data = `${folder}/answers.jsonl`;
     const examples = [["a large", " a"], ["a tool for", " a"], ["of or relating", " to"]];
     const lines = examples.map(([prompt, answer]) => JSON.stringify({ prompt, answer }));
@@ -61,10 +65,19 @@ Deno.test("nibble quantize compare counts right answers, and says what to make o
         /accuracy +drop +same token/,
         /least cosine +of +memory +answers right +drop/,
         /^fp4 .* model\.layers\.\d\./m,
-        /^Drop of the accuracy .*: .*(fp4|gptq)/m,
+        /^Drop of the accuracy (under 5 %|that so few).*: .*(fp4|gptq)/m,
         /^All layers have the same bits here, .*: nibble quantize sensitivity finds/m,
       ]
     ) assertMatch(stdout, line);
+    // None of none is no drop that critical uses want; nor is one that so short a text finds under 1 %.
+    assert(!/under 1 %/.test(stdout), stdout);
+    const few = await nibble(
+      ...["quantize", "compare", ...FLAGS, "--limit", "30", "--schemes", "f32,int8"],
+    );
+    assertMatch(
+      few.stdout,
+      /^Drop of the accuracy that so few places or answers do not settle: int8$/m,
+    );
     // The text that is measured has more, and that is what GPTQ looks at.
     assertMatch(stderr, /^Warning: gptq looked at definitions that come with nibble: pass --cal/m);
     assert(!/and will do worse/.test(stderr), stderr);

@@ -103,10 +103,14 @@ export interface SchemeResult extends LayerErrors {
   readonly accuracy: number;
   /** How much less that is than in 32 bits: 0.01 where one place in a hundred is lost. Below 0 where more are right. */
   readonly accuracyDrop: number;
+  /** The half width of its 95 % interval, from what becomes of each place. */
+  readonly accuracyDropInterval: number;
   /** The share of `examples` that are answered exactly; null without them. */
   readonly answered: number | null;
   /** How much less that is than in 32 bits; null without `examples`. */
   readonly answeredDrop: number | null;
+  /** The half width of its 95 % interval, from what becomes of each example. */
+  readonly answeredDropInterval: number | null;
   /** The share of places at which the likeliest token is still that of 32 bits. */
   readonly agreement: number;
   /** The mean Kullback-Leibler divergence of the predictions from those in 32 bits, in nats. */
@@ -123,10 +127,10 @@ interface Reading {
   /** The sum of losses and the number of labels in each window. */
   readonly windows: readonly { readonly loss: number; readonly labels: number }[];
   readonly predicted: Int32Array;
-  /** How many of the predicted tokens are the text's. */
-  readonly correct: number;
-  /** The share of the examples that are answered exactly, if there are any. */
-  readonly answered: number | null;
+  /** For each predicted token whether it is the text's. */
+  readonly isCorrect: readonly boolean[];
+  /** For each of the examples whether it is answered exactly, if there are any. */
+  readonly isAnswered: readonly boolean[] | null;
   readonly logits: Float32Array;
   readonly seconds: number;
   /** Bytes beside the model. */
@@ -192,9 +196,9 @@ async function read(
   const logits = await someLogits(model, windows);
   const computed = device.memory.peak - held;
   const wanted = windows.flatMap(({ labels }) => [...labels].filter((id) => id !== IGNORED));
-  const correct = predicted!.reduce((sum, token, i) => sum + (token === wanted[i] ? 1 : 0), 0);
-  const answered = examples ? (await evaluateAccuracy(model, examples)).accuracy : null;
-  return { windows: sums, predicted: predicted!, correct, answered, logits, seconds, computed };
+  const isCorrect = wanted.map((token, i) => token === predicted![i]);
+  const isAnswered = examples ? (await evaluateAccuracy(model, examples)).isCorrect : null;
+  return { windows: sums, predicted: predicted!, isCorrect, isAnswered, logits, seconds, computed };
 }
 
 /** The mean of `Σ p · log(p / q)` over rows of logits. */
@@ -232,6 +236,19 @@ function change(before: Reading, after: Reading): { mean: number; interval: numb
   const mean = differences.reduce((sum, d, i) => sum + d * before.windows[i].labels, 0) / labels;
   const squares = differences.reduce((sum, d) => sum + (d - mean) ** 2, 0);
   return { mean, interval: n < 2 ? NaN : 1.96 * Math.sqrt(squares / (n - 1) / n) };
+}
+
+/**
+ * The share of what is right, how much less it is than before, and the half width of that one's 95 % interval: Agresti and Min's for
+ * pairs (Statistics in Medicine 24, 2005), which is not 0 where few pairs agree by chance.
+ */
+function rightOf(before: readonly boolean[], after: readonly boolean[]) {
+  const n = after.length;
+  const lost = after.filter((own, i) => before[i] && !own).length;
+  const won = after.filter((own, i) => own && !before[i]).length;
+  const width = 1.96 * Math.sqrt(lost + won + 1 - (lost - won) ** 2 / (n + 2)) / (n + 2);
+  const share = after.filter(Boolean).length / n;
+  return { share, drop: (lost - won) / n, interval: before === after ? 0 : width };
 }
 
 function textFor(scheme: string, text: CalibrationText | undefined): CalibrationText {
@@ -351,6 +368,8 @@ export async function compareSchemes(
       const labels = after.windows.reduce((sum, own) => sum + own.labels, 0);
       const loss = after.windows.reduce((sum, own) => sum + own.loss, 0) / labels;
       const { mean, interval } = change(before, after);
+      const right = rightOf(before.isCorrect, after.isCorrect);
+      const answers = after.isAnswered && rightOf(before.isAnswered!, after.isAnswered);
       const same = after.predicted.filter((token, i) => token === before.predicted[i]).length;
       const result: SchemeResult = {
         scheme,
@@ -361,10 +380,12 @@ export async function compareSchemes(
         ...sizeOf(model),
         memory: model.weightBytes + after.computed,
         ...await layerErrors(model, plain),
-        accuracy: after.correct / labels,
-        accuracyDrop: (before.correct - after.correct) / labels,
-        answered: after.answered,
-        answeredDrop: examples ? before.answered! - after.answered! : null,
+        accuracy: right.share,
+        accuracyDrop: right.drop,
+        accuracyDropInterval: right.interval,
+        answered: answers?.share ?? null,
+        answeredDrop: answers?.drop ?? null,
+        answeredDropInterval: answers?.interval ?? null,
         agreement: same / labels,
         divergence: divergenceOf(before.logits, after.logits, model.config.vocabSize),
         tokensPerSecond: labels / after.seconds,
