@@ -61,6 +61,12 @@ async function prepare(
     const advice = didYouMean(name, ["--help", "--version"], ". A command comes first");
     throw new TypeError(`Unknown flag ${name}${advice}`);
   }
+  const second = names.filter((own) => own.startsWith(`${name} `))
+    .map((own) => own.slice(name.length + 1));
+  if (second.length > 0 && rest.length > 0 && !rest[0].startsWith("-")) {
+    const advice = didYouMean(rest[0], second, `. There are ${second.join(", ")}`);
+    throw new TypeError(`Unknown command ${name} ${rest[0]}${advice}`);
+  }
   const entry = commands.find((command) => command.name === name);
   if (!entry) {
     throw new TypeError(

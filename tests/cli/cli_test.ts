@@ -47,6 +47,10 @@ Deno.test("every command says of itself what the list says, and its options make
 
 Deno.test("nibble suggests the near command", async () => {
   await assertUsageError(["inspct"], "Unknown command inspct: did you mean inspect?");
+  await assertUsageError(
+    ["quantize", "calibrat", "--model", "x"],
+    "Unknown command quantize calibrat: did you mean calibrate?",
+  );
   const { code, stderr } = await nibble("zebra");
   assertEquals(code, 2);
   assertMatch(stderr, /^error: Unknown command zebra\. There are .*inspect/);
