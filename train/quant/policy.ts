@@ -17,7 +17,7 @@ import { quantizeLayers, type ReplacedLayers, type WeightScheme } from "./weight
 export interface PolicyRule {
   /**
    * Which layers: names such as "q_proj" or "model.layers.0.mlp.up_proj", which fit a path or the end of it behind a dot; with
-   * stars, "*.layers.0.*", which stand for any text of a path; or a regular expression between slashes, "/layers\.[0-3]\./".
+   * stars, `"*.layers.0.*"`, which stand for any text of a path; or a regular expression between slashes, `"/layers\.[0-3]\./"`.
    */
   readonly layers: string | readonly string[];
   /**
@@ -191,7 +191,8 @@ export function schemesOf(
         throw new RangeError(
           `Cannot follow rule ${index + 1} of the policy: ${
             brief(pattern)
-          } names no layer; the model has ${layers.size}, such as ${some}`,
+          } names no layer; the model has ${layers.size}, such as ${some}; a name fits the end of a path, and ` +
+            '"*.layers.0.*" and "/layers\\.[0-3]\\./" what is in it',
         );
       }
       if (found.length === 0 && own) {

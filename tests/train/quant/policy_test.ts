@@ -120,6 +120,10 @@ Deno.test("a policy that names no layer, or one twice, is refused", async () => 
   fails([{ layers: "w_proj", scheme: "int8" }], 'rule 1 of the policy: "w_proj" names no layer');
   fails([{ layers: ["q_proj", "proj"], scheme: "int8" }], '"proj" names no layer');
   fails(
+    [{ layers: "model.layers.0", scheme: "int8" }],
+    'and "*.layers.0.*" and "/layers\\.[0-3]\\./"',
+  );
+  fails(
     [{ layers: "q_proj", scheme: "int8" }, { layers: "*self_attn*", scheme: "int8" }],
     'rule 1 and rule 2 both name "model.layers.0.self_attn.q_proj"',
   );
