@@ -21,7 +21,7 @@ function checkOptions({ options }: Lora): void {
     : null;
   if (found === null) return;
   throw new TypeError(
-    `Cannot write the adapter as GGUF: found ${found}, wanted plain LoRA; call mergeAdapter, and write the model with saveGguf`,
+    `Cannot write the adapter as GGUF: found ${found}, wanted plain LoRA; merge it, and write the model (mergeAdapter and saveGguf, or nibble export --merge)`,
   );
 }
 
