@@ -16,6 +16,7 @@ import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { jsonSwitch } from "./options.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { loraNotes } from "./lora_notes.ts";
 import { checkOut, checkOutFile } from "./out_folder.ts";
 import { bytes, curve, duration, percent, printError, printJson, printLine } from "./print.ts";
 import { progress } from "./progress.ts";
@@ -249,6 +250,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
       `${trainable.toLocaleString("en-US")} trained (${percent(trainable / total)})`,
   );
   for (const note of model.notes) say(note);
+  if (lora && options.adapter === undefined) { for (const note of loraNotes(lora)) say(note); }
   const dataset = await readData(model, options);
   const unread = options.data === undefined ? null : await unreadNote(options.data, options);
   if (unread) say(unread);

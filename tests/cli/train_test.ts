@@ -86,6 +86,15 @@ Deno.test("nibble train says which fields of its data it does not read", async (
   assert(!plain.stdout.includes("Not read"), plain.stdout);
 });
 
+Deno.test("nibble train notes a rank that is too large, and an alpha that is too small", async () => {
+  const args = [...MODEL, ...DATA, "--steps", "1", "--out", `${folder}/noted`];
+  const { stdout } = await train(...args, "--r", "64", "--alpha", "8");
+  assertMatch(stdout, /^Alpha 8 at rank 64 takes .* times 0\.13, .*alpha 64 and 128, or --rslora/m);
+  assertMatch(stdout, /^Rank 64 is too large for 7 of 7 layers: model\.layers\.0\./m);
+  const usual = await train(...args, "--r", "4", "--alpha", "4");
+  assert(!/^(Alpha|Rank)/m.test(usual.stdout), usual.stdout);
+});
+
 Deno.test("nibble train refuses options that would do nothing", async () => {
   const adapter = ["--adapter", `${folder}/adapter`];
   const text = ["--text", `${folder}/text.txt`];
