@@ -140,9 +140,17 @@ const MOST = 1024;
 
 async function readPart(source: TensorSource, name: string, part: string): Promise<Matrix> {
   const match = /^(\d+):(\d+),(\d+):(\d+)$/.exec(part.replaceAll(" ", ""));
-  const shape = source.entries.get(name)?.shape;
+  const entry = source.entries.get(name);
+  if (!entry) {
+    const names = [...source.entries.keys()];
+    throw new RangeError(
+      `Cannot read "${name}": the model has ${names.length} tensors, such as "${
+        names.slice(0, 3).join('", "')
+      }"; those of a GGUF file go by Hugging Face's names too`,
+    );
+  }
   const stored = await source.readFloats(name);
-  const width = shape?.at(-1) ?? 1;
+  const width = entry.shape.at(-1) ?? 1;
   const height = stored.length / width;
   const [top, bottom, left, right] = match?.slice(1).map(Number) ?? [];
   // The default is cut to fit; what a user asks for has to.

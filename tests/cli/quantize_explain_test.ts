@@ -59,9 +59,15 @@ Deno.test("nibble quantize --explain says what is wrong", async () => {
     assertEquals([code, stdout], [wanted, ""], stderr);
     assertMatch(stderr, message);
   }
-  // A tensor that is quantized already, in both formats.
+  // A tensor that is quantized already, in both formats; and one by the name that a GGUF file has for it.
   const folder = await Deno.makeTempDir();
   try {
+    const file = `${folder}/base.gguf`;
+    const exported = await nibble("export", "--model", MODEL, "--out", file);
+    assertEquals(exported.code, 0, exported.stderr);
+    const own = await explain("--model", file, "--tensor", "blk.0.attn_q.weight");
+    assertEquals(own.code, 1);
+    assertMatch(own.stderr, /such as "model\..*; those of a GGUF file go by Hugging Face's names/);
     for (const [type, found] of [["nf4", "in 4 bits"], ["int8", "in integers"]]) {
       const out = `${folder}/${type}`;
       const made = await nibble("quantize", "--model", MODEL, "--out", out, "--quantize", type);
