@@ -207,7 +207,7 @@ function tableType(name: "NF4" | "FP4", weights: number): NumberType {
 }
 
 /**
- * All number types that nibble stores weights in.
+ * The number types that weights are stored in, from FP32 to FP4. INT3 and INT2 are as INT4, in fewer bits.
  *
  * @param weights how many a model has, for its size: 7 billion by default
  * @throws {RangeError} unless that is a number above 0
