@@ -10,10 +10,16 @@ function stepOf(line: string): number {
   }
 }
 
-/** What `--log` writes. The file is replaced whole at each write; without a path, nothing is written. */
+/** Milliseconds between two writes while steps are added. */
+const WRITE_MILLISECONDS = 1000;
+
+/** What `--log` writes, while the run goes on. The first write replaces the file whole; without a path, nothing is written. */
 export class StepLog {
   readonly #path: string | undefined;
   #lines: string[] = [];
+  /** How many of the lines the file has, or null before the first write. */
+  #written: number | null = null;
+  #last = -Infinity;
 
   /** Reads nothing and writes nothing yet. */
   constructor(path: string | undefined) {
@@ -32,14 +38,19 @@ export class StepLog {
     this.#lines = text.split("\n").filter((line) => stepOf(line) <= step);
   }
 
-  /** Adds a step. */
-  add(told: TrainProgress): void {
+  /** Adds a step, and writes if it is time. */
+  async add(told: TrainProgress): Promise<void> {
     this.#lines.push(JSON.stringify(told));
+    if (performance.now() - this.#last >= WRITE_MILLISECONDS) await this.write();
   }
 
   /** Writes the steps so far. */
   async write(): Promise<void> {
     if (this.#path === undefined) return;
-    await writeWhole(this.#path, this.#lines.map((line) => `${line}\n`).join(""));
+    const text = this.#lines.slice(this.#written ?? 0).map((line) => `${line}\n`).join("");
+    if (this.#written === null) await writeWhole(this.#path, text);
+    else await Deno.writeTextFile(this.#path, text, { append: true });
+    this.#written = this.#lines.length;
+    this.#last = performance.now();
   }
 }

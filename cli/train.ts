@@ -96,7 +96,10 @@ const OPTIONS = z.strictObject({
     bare: "nibble-profile",
   }),
   log: z.string().min(1).optional()
-    .meta({ description: "write every step's figures as JSONL", placeholder: "FILE" }),
+    .meta({
+      description: "write every step's figures as JSONL, while it runs",
+      placeholder: "FILE",
+    }),
   json: jsonSwitch(),
 }).refine((options) => (options.data === undefined) !== (options.text === undefined), {
   error: "wanted one of --data and --text",
@@ -204,7 +207,7 @@ async function runSteps(
   const run = async (until: number) => {
     for await (const one of trainer.run(until)) {
       told.push(one);
-      log.add(one);
+      await log.add(one);
       bar.update(one.step, { loss: one.loss, tokensPerSecond: one.tokensPerSecond || undefined });
     }
   };
@@ -282,13 +285,14 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     say(`Going on from step ${trainer.step} of ${checkpoint}`);
   }
   const start = performance.now();
-  const { told, profiled } = await runSteps(trainer, log, options, prepared);
+  const { told, profiled } = await runSteps(trainer, log, options, prepared)
+    // A run that went wrong is the one whose figures are wanted.
+    .finally(() => log.write());
   const seconds = (performance.now() - start) / 1000;
   let rounded: string | null = null;
   if (options.qat) rounded = await saveRounded(model, out, dtype, options);
   else if (full) await saveModel(model, out, { dtype });
   else await saveAdapter(lora!, out, { baseModel: base });
-  await log.write();
   const losses = told.map(({ loss }) => loss);
   const last = told.at(-1);
   const result = {

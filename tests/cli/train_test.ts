@@ -169,6 +169,18 @@ Deno.test("nibble train --json prints one object, and --log a line for each step
   assertEquals([lines[2].loss, lines[2].tokens], [found.loss, found.tokens]);
 });
 
+Deno.test("nibble train --log leaves the figures of a run that diverges", async () => {
+  const log = `${folder}/diverged.jsonl`;
+  const args = ["--steps", "9", "--learning-rate", "1e30", "--max-grad-norm", "0", "--log", log];
+  const { code, stderr } = await nibble("train", ...QLORA, ...args, "--out", `${folder}/none`);
+  assertEquals(code, 1);
+  const failed = Number(/the loss is NaN at step (\d+)/.exec(stderr)![1]);
+  const steps = (await Deno.readTextFile(log)).trimEnd().split("\n").map((line) =>
+    JSON.parse(line).step
+  );
+  assertEquals(steps, Array.from({ length: failed - 1 }, (_, i) => i + 1));
+});
+
 Deno.test("nibble train --full writes a model folder", async () => {
   const out = `${folder}/full`;
   const args = [...MODEL, ...DATA, "--full", "--epochs", "20", "--learning-rate", "0.01"];
