@@ -17,9 +17,14 @@ export const LORA_OPTIONS = {
     .meta({
       description: "scale: alpha / r times what the adapter computes; 16. Usual are r and 2 r",
       group: LORA,
+      aka: ["lora-alpha"],
     }),
   dropout: z.number().min(0).max(0.99).default(0)
-    .meta({ description: "share of the adapter's inputs set to 0", group: LORA }),
+    .meta({
+      description: "share of the adapter's inputs set to 0",
+      group: LORA,
+      aka: ["lora-dropout"],
+    }),
   targetModules: textList().optional().meta({
     description: 'layers that get an adapter, by the end of their names, or "all"; all',
     placeholder: "NAMES",
@@ -27,25 +32,50 @@ export const LORA_OPTIONS = {
     aka: ["modules"],
   }),
   rslora: z.boolean().default(false)
-    .meta({ description: "scale by alpha / √r (arXiv 2312.03732)", group: LORA }),
+    .meta({
+      description: "scale by alpha / √r (arXiv 2312.03732)",
+      group: LORA,
+      aka: ["use-rslora"],
+    }),
   dora: z.boolean().default(false)
-    .meta({ description: "train the norms of rows apart (arXiv 2402.09353)", group: LORA }),
+    .meta({
+      description: "train the norms of rows apart (arXiv 2402.09353)",
+      group: LORA,
+      aka: ["use-dora"],
+    }),
 };
 
 /** How long and how fast. */
 export const TRAINING_OPTIONS = {
-  steps: z.int().min(1).optional().meta({ description: "optimizer steps", group: TRAINING }),
+  steps: z.int().min(1).optional().meta({
+    description: "optimizer steps",
+    group: TRAINING,
+    aka: ["max-steps"],
+  }),
   epochs: z.int().min(1).optional()
-    .meta({ description: "passes over the data, if --steps is not given; 1", group: TRAINING }),
+    .meta({
+      description: "passes over the data, if --steps is not given; 1",
+      group: TRAINING,
+      aka: ["num-train-epochs"],
+    }),
   batchSize: z.int().min(1).default(8)
-    .meta({ description: "rows of a batch; short sequences share a row", group: TRAINING }),
+    .meta({
+      description: "rows of a batch; short sequences share a row",
+      group: TRAINING,
+      aka: ["per-device-train-batch-size"],
+    }),
   length: z.int().min(2).optional()
     .meta({
       description: "tokens of a row; as many as the longest sequence, 256 at least",
       group: TRAINING,
+      aka: ["max-length", "max-seq-length"],
     }),
   accumulation: z.int().min(1).default(1)
-    .meta({ description: "batches of a step", group: TRAINING }),
+    .meta({
+      description: "batches of a step",
+      group: TRAINING,
+      aka: ["gradient-accumulation-steps"],
+    }),
   learningRate: z.number().positive().default(2e-4)
     .meta({
       description:
@@ -55,9 +85,13 @@ export const TRAINING_OPTIONS = {
       aka: ["lr"],
     }),
   schedule: z.enum(["cosine", "linear", "constant"]).default("cosine")
-    .meta({ description: "how it falls", group: TRAINING }),
+    .meta({ description: "how it falls", group: TRAINING, aka: ["lr-scheduler-type"] }),
   warmup: z.int().min(0).default(0)
-    .meta({ description: "steps in which it rises from 0", group: TRAINING }),
+    .meta({
+      description: "steps in which it rises from 0",
+      group: TRAINING,
+      aka: ["warmup-steps"],
+    }),
   beta1: z.number().min(0).max(0.9999).default(0.9)
     .meta({ description: "AdamW's decay of the mean gradient", group: TRAINING }),
   beta2: z.number().min(0).max(0.99999).default(0.999)

@@ -5,7 +5,7 @@
  * @module
  */
 import type { z } from "zod";
-import { type OptionInfo, readText, SHARED_FLAGS } from "./options.ts";
+import { flagOf, type OptionInfo, readText, SHARED_FLAGS } from "./options.ts";
 import { didYouMean, nearest } from "./suggest.ts";
 
 /** Reads a config file and checks its keys. `$schema`, which editors look for, is left out of the answer. */
@@ -41,10 +41,14 @@ export function readConfig(
   const keys = options.map(({ key }) => key);
   const unknown = Object.keys(config).filter((key) => !keys.includes(key));
   if (unknown.length > 0) {
+    const meantBy = (key: string) => {
+      const flag = flagOf(key.replaceAll("_", "-")).slice(2);
+      return options.find(({ aka }) => aka.includes(flag))?.key ?? key;
+    };
     throw new TypeError(
       unknown.map((key) =>
         `Cannot read config file ${path}: unknown key "${key}"` +
-        didYouMean(key, keys, `. It knows ${keys.join(", ")}`)
+        didYouMean(meantBy(key), keys, `. It knows ${keys.join(", ")}`)
       ).join("\n"),
     );
   }

@@ -15,7 +15,7 @@ import { assert, assertEquals, assertRejects } from "../assert.ts";
 
 const OPTIONS = z.strictObject({
   model: z.string().min(1).meta({ description: "model folder", placeholder: "FOLDER" }),
-  r: z.int().min(1).default(8).meta({ description: "LoRA rank", aka: ["rank"] }),
+  r: z.int().min(1).default(8).meta({ description: "LoRA rank", aka: ["rank", "lora-rank"] }),
   learningRate: z.number().positive().max(1).default(2e-4).describe("peak learning rate"),
   quantize: z.enum(["none", "nf4", "int8"]).default("none").describe("how the base is stored"),
   bits: z.literal([4, 8]).optional().describe("bits per weight"),
@@ -170,6 +170,8 @@ Deno.test("readArguments() says what is wrong in a config file", async () => {
   const cases: [config: string, text: string][] = [
     ['{"dobleQuant": true}', 'unknown key "dobleQuant": did you mean doubleQuant?'],
     ['{"double-quant": true}', 'unknown key "double-quant": did you mean doubleQuant?'],
+    ['{"rank": 4}', 'unknown key "rank": did you mean r?'],
+    ['{"lora_rank": 4}', 'unknown key "lora_rank": did you mean r?'],
     ['{"zebra": 1}', 'unknown key "zebra". It knows model, r, learningRate'],
     ['{"r": "8"}', 'run.json: found "8", wanted a whole number ≥ 1'],
     ['{"doubleQuant": "yes"}', 'found "yes", wanted true or false'],

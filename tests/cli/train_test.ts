@@ -1,9 +1,11 @@
+import { readArguments } from "../../cli/command.ts";
+import command from "../../cli/train.ts";
 import { addLora } from "../../train/adapters/lora.ts";
 import { saveCheckpoint } from "../../train/checkpoint.ts";
 import { readJsonl } from "../../train/data/dataset.ts";
 import { Trainer } from "../../train/loop.ts";
 import { loadModel } from "../../train/models/load.ts";
-import { assert, assertEquals, assertMatch } from "../assert.ts";
+import { assert, assertEquals, assertMatch, assertThrows } from "../assert.ts";
 import { device } from "../device.ts";
 import { nibble, type Outcome, spawnNibble } from "./spawn.ts";
 import { TINY, tinyFiles } from "./tiny_files.ts";
@@ -72,6 +74,22 @@ Deno.test("nibble train --adapter goes on with an adapter", async () => {
   const config = JSON.parse(await Deno.readTextFile(`${folder}/further/adapter_config.json`));
   assertEquals(config.r, 2);
   assert(weightsOf("further").length === weightsOf("adapter").length);
+});
+
+Deno.test("nibble train knows the words of PEFT and transformers", () => {
+  const cases = {
+    "--lora-alpha": "--alpha",
+    "--lora-dropout": "--dropout",
+    "--gradient-accumulation-steps": "--accumulation",
+    "--num-train-epochs": "--epochs",
+    "--per-device-train-batch-size": "--batch-size",
+    "--lr-scheduler-type": "--schedule",
+    "--max-seq-length": "--length",
+  };
+  for (const [word, flag] of Object.entries(cases)) {
+    const message = `Unknown flag ${word}: did you mean ${flag}?`;
+    assertThrows(() => readArguments(command, [word, "1"]), TypeError, message);
+  }
 });
 
 Deno.test("nibble train says which fields of its data it does not read", async () => {
