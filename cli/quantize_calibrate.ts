@@ -205,7 +205,13 @@ const command: Command = defineCommand({
     const tokenizer = tokenizerOf(model, `calibrate "${name}"`);
     const read = options.text ?? (await embedded()).heldout;
     const ids = tokenizer.encode((await readText(read)).text).subarray(0, options.tokens);
-    const window = options.window ?? Math.min(256, model.config.contextLength);
+    const { contextLength } = model.config;
+    const window = options.window ?? Math.min(256, contextLength);
+    if (window > contextLength) {
+      throw new RangeError(
+        `Cannot calibrate in windows of ${window} tokens: wanted a whole number from 2 to ${contextLength}, the model's context`,
+      );
+    }
     const text = { ids, window };
     const observer = {
       kind,

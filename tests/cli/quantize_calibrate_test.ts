@@ -100,6 +100,9 @@ Deno.test("nibble quantize calibrate names what it cannot do", async () => {
     assertMatch(percentile.stderr, /percentile/);
     const observer = await run("--observer", "guess");
     assertEquals(observer.code, 2);
+    const long = await run("--window", "1000");
+    assertEquals(long.code, 1);
+    assertMatch(long.stderr, /windows of 1000 tokens: wanted .* to 512, the model's context/);
     const folder = await run("--out", ASSETS);
     assertEquals([folder.code, folder.stdout], [1, ""]);
     assertMatch(
