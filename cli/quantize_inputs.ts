@@ -167,9 +167,19 @@ async function roundInputs(
   }
   const named = (names: readonly string[] | undefined, mode: ActivationMode) =>
     names ? matchTargets(paths, names).map((path) => [path, mode] as const) : [];
+  const [dynamic, kept] = [
+    named(choice.dynamicActivations, "dynamic"),
+    named(choice.keepActivations, "none"),
+  ];
+  const [twice] = dynamic.find(([path]) => kept.some(([own]) => own === path)) ?? [];
+  if (twice !== undefined) {
+    throw new RangeError(
+      `Cannot choose layers: --dynamic-activations and --keep-activations both name "${twice}"; leave it out of one`,
+    );
+  }
   const modes = new Map([
-    ...named(choice.dynamicActivations, "dynamic"),
-    ...named(choice.keepActivations, "none"),
+    ...dynamic,
+    ...kept,
     ...others.map((path) => [path, "none"] as const),
   ]);
   const calibration = readsText(choice)

@@ -278,4 +278,11 @@ Deno.test("nibble quantize says which options of activations do not go together"
   );
   assertEquals(code, 1);
   assertMatch(stderr, /x_proj/);
+  const twice = await nibble(
+    ...["quantize", "--model", BASE, "--out", `${await Deno.makeTempDir()}/out`],
+    ...["--quantize", "int8", "--activations", "static", "--calibration-tokens", "64"],
+    ...["--keep-activations", "o_proj,down_proj", "--dynamic-activations", "down_proj"],
+  );
+  assertEquals(twice.code, 1);
+  assertMatch(twice.stderr, /both name "model\.layers\.0\.mlp\.down_proj"; leave it out of one/);
 });
