@@ -160,12 +160,29 @@ export interface DigitComparison {
   readonly folding: readonly FoldingResult[];
 }
 
+/** Throws unless there is something to train, and for how long. */
+function checkOptions(
+  { networks = ["mlp"], seeds = [0], epochs = 1, qatEpochs = 1 }: CompareDigitsOptions,
+): void {
+  const wrong = networks.find((kind) => kind !== "mlp" && kind !== "cnn");
+  if (networks.length === 0 || wrong !== undefined) {
+    const found = wrong === undefined ? "no network" : `the network ${JSON.stringify(wrong)}`;
+    throw new RangeError(`Cannot train ${found}: wanted "mlp", "cnn", or both`);
+  }
+  if (seeds.length === 0) throw new RangeError("Cannot train without a seed: wanted at least one");
+  for (const [name, count] of [["epochs", epochs], ["qatEpochs", qatEpochs]] as const) {
+    if (Number.isInteger(count) && count > 0) continue;
+    throw new RangeError(`Cannot train for ${count} ${name}: wanted a whole number above 0`);
+  }
+}
+
 /**
  * Trains networks with batch normalization on handwritten digits, and measures them with their normalizations apart and folded, in
  * 32 bits, with rounded weights, and trained on with rounded weights. The output layer stays in 32 bits, and so do activations.
  *
  * @param device where
  * @param options networks, seeds, lengths of training
+ * @throws {RangeError} if there is no network or no seed, or an option makes no sense
  *
  * @example
  * ```ts
@@ -180,6 +197,7 @@ export async function compareDigits(
   device: Device,
   options: CompareDigitsOptions = {},
 ): Promise<DigitComparison> {
+  checkOptions(options);
   const { networks = ["mlp", "cnn"], seeds = [0, 1, 2], epochs = 10, qatEpochs = 4 } = options;
   const data = await loadDigits();
   const trainings = 1 + DIGIT_SCHEMES.filter(({ trained }) => trained).length;

@@ -1,5 +1,10 @@
 import { openDevice } from "../../../core/device.ts";
-import { compareDigits, DIGIT_SCHEMES, type DigitResult } from "../../../train/digits/compare.ts";
+import {
+  compareDigits,
+  type CompareDigitsOptions,
+  DIGIT_SCHEMES,
+  type DigitResult,
+} from "../../../train/digits/compare.ts";
 import { loadDigits } from "../../../train/digits/data.ts";
 import { accuracyOf, fit, logitsOf } from "../../../train/digits/fit.ts";
 import {
@@ -9,7 +14,13 @@ import {
   type NormalizedLayer,
 } from "../../../train/digits/network.ts";
 import { foldBatchNorm } from "../../../train/quant/batch_norm.ts";
-import { assert, assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertRelativeError,
+  assertThrows,
+} from "../../assert.ts";
 import { device } from "../../device.ts";
 
 const data = await loadDigits();
@@ -48,6 +59,19 @@ Deno.test("a CNN learns digits, the same twice, and gives the same logits when i
   const copy = copyNetwork(network);
   await fit(device, copy, data.train, { epochs: 1, learningRate: 1e-3, seed: 6 });
   assertEquals(await logitsOf(device, network, data.test), logits);
+});
+
+Deno.test("compareDigits() says what it cannot train, before it begins", async () => {
+  const cases: [CompareDigitsOptions, string][] = [
+    [{ networks: [] }, 'Cannot train no network: wanted "mlp", "cnn"'],
+    [{ networks: ["rnn" as "cnn"] }, 'Cannot train the network "rnn"'],
+    [{ seeds: [] }, "without a seed: wanted at least one"],
+    [{ epochs: 0 }, "for 0 epochs: wanted a whole number above 0"],
+    [{ qatEpochs: 1.5 }, "for 1.5 qatEpochs"],
+  ];
+  for (const [options, message] of cases) {
+    await assertRejects(() => compareDigits(device, options), RangeError, message);
+  }
 });
 
 Deno.test("compareDigits() shows what folding changes, and what it does not", async () => {
