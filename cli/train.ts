@@ -165,10 +165,16 @@ async function prepareModel(
   return { model, lora, base };
 }
 
-async function readData(model: LanguageModel, options: TrainChoice): Promise<Dataset> {
+async function readData(
+  model: LanguageModel,
+  options: TrainChoice,
+  say: (text: string) => void,
+): Promise<Dataset> {
   const { data, text, promptField, answerField, limit, length } = options;
   if (data !== undefined) {
-    const examples = await readJsonl(data, { promptField, answerField, chat: true });
+    const onUnread = (fields: readonly string[]) =>
+      say(`Not read of ${data}: ${fields.map((field) => JSON.stringify(field)).join(", ")}`);
+    const examples = await readJsonl(data, { promptField, answerField, chat: true, onUnread });
     return limit === undefined ? examples : examples.slice(0, limit);
   }
   const { tokenizer } = model;
@@ -180,18 +186,6 @@ async function readData(model: LanguageModel, options: TrainChoice): Promise<Dat
   const documents = (await readText(text!)).text.split(/\r?\n(?:[ \t]*\r?\n)+/).filter(Boolean);
   const stream = tokenStream(tokenizer, documents.slice(0, limit));
   return chunk(stream, length ?? Math.min(model.config.contextLength, 256));
-}
-
-/** The fields of a set's first line that are not read: an input beside an instruction, say, would be missed without a word. */
-async function unreadNote(path: string, options: TrainChoice): Promise<string | null> {
-  const { promptField = "prompt", answerField = "answer" } = options;
-  const text = (await Deno.readTextFile(path)).replace(/^\ufeff/, "");
-  const first = text.split("\n").find((line) => line.trim() !== "")!;
-  const fields = Object.keys(JSON.parse(first));
-  const read = fields.includes(answerField) ? [promptField, answerField] : ["messages"];
-  const unread = fields.filter((field) => !read.includes(field));
-  if (unread.length === 0) return null;
-  return `Not read of ${path}: ${unread.map((field) => JSON.stringify(field)).join(", ")}`;
 }
 
 /** Runs all steps, and gives what each of them told, and the profile if one was asked for. */
@@ -254,9 +248,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   );
   for (const note of model.notes) say(note);
   if (lora && options.adapter === undefined) { for (const note of loraNotes(lora)) say(note); }
-  const dataset = await readData(model, options);
-  const unread = options.data === undefined ? null : await unreadNote(options.data, options);
-  if (unread) say(unread);
+  const dataset = await readData(model, options, say);
   const teacher = options.teacher === undefined
     ? undefined
     : await loadModel(device, await modelFolder(options.teacher));

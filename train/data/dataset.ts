@@ -32,6 +32,8 @@ export interface ExampleFields {
   readonly promptField?: string;
   /** Default "answer". */
   readonly answerField?: string;
+  /** Told at the end which fields of the first row are not read, if there are any: an input beside an instruction, say. */
+  readonly onUnread?: (fields: readonly string[]) => void;
 }
 
 /** The fields of a JSONL file that may hold conversations instead. */
@@ -66,9 +68,11 @@ export async function readJsonl(
 export async function readJsonl(path: string, options?: ExampleFields): Promise<Example[]>;
 export async function readJsonl(
   path: string,
-  { promptField = "prompt", answerField = "answer", chat }: ExampleFields & Partial<ChatFields> =
-    {},
+  { promptField = "prompt", answerField = "answer", onUnread, chat }:
+    & ExampleFields
+    & Partial<ChatFields> = {},
 ): Promise<Example[] | Conversation[]> {
+  let unread: string[] | null = null;
   const examples: Example[] = [];
   const conversations: Conversation[] = [];
   const lines = withoutMark(await readTextOf(path, "the data set")).split("\n");
@@ -77,6 +81,7 @@ export async function readJsonl(
     const where = `line ${i + 1} of "${path}"`;
     const row = parseRow(line, where);
     const conversation = conversationIn(row, answerField, where);
+    unread ??= without(row, conversation ? ["messages"] : [promptField, answerField]);
     if (conversation) {
       if (!chat) {
         throw new TypeError(
@@ -97,13 +102,18 @@ export async function readJsonl(
     }
     examples.push({ prompt, answer });
   }
-  if (conversations.length > 0) return conversations;
-  if (examples.length === 0) {
+  if (conversations.length + examples.length === 0) {
     throw new RangeError(
       `Cannot use the data set "${path}": it is empty; wanted a JSON object a line, such as {"${promptField}": "2 + 2 =", "${answerField}": " 4"}`,
     );
   }
-  return examples;
+  if (unread && unread.length > 0) onUnread?.(unread);
+  return conversations.length > 0 ? conversations : examples;
+}
+
+/** The fields of a row beside those that are read. */
+function without(row: Record<string, unknown>, read: readonly string[]): string[] {
+  return Object.keys(row).filter((field) => !read.includes(field));
 }
 
 function mixed(where: string, found: string, before: string): TypeError {
