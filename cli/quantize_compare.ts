@@ -5,13 +5,19 @@ import { nearest } from "../core/nearest.ts";
 import { toSequences } from "../train/data/batches.ts";
 import { readJsonl, readText } from "../train/data/dataset.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
-import { compareSchemes, SCHEME_NAMES, type SchemeResult } from "../train/eval/compare_schemes.ts";
+import {
+  compareSchemes,
+  looksAtText,
+  SCHEME_NAMES,
+  type SchemeResult,
+} from "../train/eval/compare_schemes.ts";
 import { readPolicy } from "../train/quant/policy.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
 import { MODEL_OPTIONS, openPlain, tokenizerOf } from "./model_options.ts";
 import { jsonSwitch, textList } from "./options.ts";
+import { CALIBRATION_TOKENS } from "./quantize_method.ts";
 import {
   bytes,
   percent,
@@ -126,17 +132,11 @@ const ALIKE =
   "All layers have the same bits here, though they do not lose the same: nibble quantize sensitivity finds a better mix, " +
   "and --policy measures it";
 
-/** What looks at a text before it rounds. */
-const CALIBRATED: readonly string[] = ["gptq", "awq", "split", "w8a8-static", "w8a8-smooth"]
-  .concat("w8a8-rotated", "w4a8-rotated");
-
 /** The schemes that look at the text of `--calibration`. */
 function usersOf(
   { schemes, ranges }: { readonly schemes: readonly string[]; readonly ranges?: string },
 ): string[] {
-  return schemes.filter((name) =>
-    CALIBRATED.includes(name) && !(name === "w8a8-static" && ranges !== undefined)
-  );
+  return schemes.filter((name) => looksAtText(name, ranges !== undefined));
 }
 
 /** The tokens that schemes are calibrated on, and what is to be said of them. */
@@ -174,9 +174,6 @@ async function calibrationOf(
 
 const NAMES: readonly string[] = SCHEME_NAMES;
 
-/** Tokens that are read of the text to calibrate on. */
-const TOKENS = 8192;
-
 const OPTIONS = z.strictObject({
   model: MODEL_OPTIONS.model,
   text: z.string().min(1).meta({ description: "the text to measure on", placeholder: "FILE" }),
@@ -206,7 +203,7 @@ const OPTIONS = z.strictObject({
       "what GPTQ, AWQ, split and static activations look at; by default definitions that come with nibble",
     placeholder: "FILE",
   }),
-  calibrationTokens: z.int().min(2).default(TOKENS)
+  calibrationTokens: z.int().min(2).default(CALIBRATION_TOKENS)
     .meta({ description: "how many tokens of it are read at most" }),
   ranges: z.string().min(1).optional().meta({
     description:
@@ -238,10 +235,10 @@ const OPTIONS = z.strictObject({
 }).superRefine((options, context) => {
   if (usersOf(options).length > 0) return;
   const message = "none of the schemes looks at a text: leave it out, or add one that does, " +
-    `such as ${CALIBRATED.slice(0, 3).join(", ")}`;
+    "such as gptq, awq, split";
   const add = (key: string) => context.addIssue({ code: "custom", message, path: [key] });
   if (options.calibration !== undefined) add("calibration");
-  if (options.calibrationTokens !== TOKENS) add("calibrationTokens");
+  if (options.calibrationTokens !== CALIBRATION_TOKENS) add("calibrationTokens");
 }).refine(({ data, examples }) => examples === undefined || data !== undefined, {
   message: "wanted --data with it",
   path: ["examples"],

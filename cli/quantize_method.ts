@@ -17,8 +17,8 @@ const GROUP = "Choosing integers";
 /** Ways to choose integers. */
 const METHODS = ["round", "gptq", "awq", "hqq", "split"] as const;
 
-/** Tokens that are read of a text. */
-const TOKENS = 8192;
+/** Tokens that are read of a text to calibrate on, where nobody says how many. */
+export const CALIBRATION_TOKENS = 8192;
 
 /** The share of channels that a split keeps in 16 bits. */
 const KEEP = 0.1;
@@ -42,7 +42,7 @@ export const METHOD_OPTIONS = {
     placeholder: "FILE",
     group: GROUP,
   }),
-  calibrationTokens: z.int().min(2).default(TOKENS)
+  calibrationTokens: z.int().min(2).default(CALIBRATION_TOKENS)
     .meta({ description: "how many tokens of it are read at most", group: GROUP }),
 };
 
@@ -84,7 +84,7 @@ export function checkMethod(
     const message =
       "wanted --method gptq, awq or split with it, or --activations static without --ranges";
     if (calibration !== undefined) refuse("calibration", message);
-    if (choice.calibrationTokens !== TOKENS) refuse("calibrationTokens", message);
+    if (choice.calibrationTokens !== CALIBRATION_TOKENS) refuse("calibrationTokens", message);
   }
   if (method === "round") return;
   if (policy !== undefined) return refuse("method", "leave it out with --policy");

@@ -61,6 +61,19 @@ const BYTE_SCHEMES: Readonly<Record<string, QuantizeActivationsOptions | undefin
   "w4a8": { weights: "int4" },
 };
 
+/** Schemes whose inputs are turned, by the type of their weights. */
+const ROTATED: Readonly<Record<string, "int8" | "int4" | undefined>> = {
+  "w8a8-rotated": "int8",
+  "w4a8-rotated": "int4",
+};
+
+/** Whether a scheme looks at a text before it rounds; fixed ranges, if there are any, spare one of them that. */
+export function looksAtText(scheme: string, hasRanges: boolean): boolean {
+  if (scheme === "w8a8-static") return !hasRanges;
+  return ["gptq", "awq", "split"].includes(scheme) || ROTATED[scheme] !== undefined ||
+    BYTE_SCHEMES[scheme]?.activations !== undefined;
+}
+
 /** How `compareSchemes` goes about it. */
 export interface CompareOptions {
   /** The schemes, in the order of the table: some of `SCHEME_NAMES`, or such as `parseScheme` takes, "int4-g32". */
@@ -268,10 +281,8 @@ function textFor(scheme: string, text: CalibrationText | undefined): Calibration
 function checkNeeds(model: LanguageModel, options: CompareOptions): void {
   const { schemes, calibration: text, ranges, policy } = options;
   for (const scheme of schemes) {
-    const { activations } = BYTE_SCHEMES[scheme] ?? {};
-    const isFixed = scheme === "w8a8-rotated" || scheme === "w4a8-rotated" ||
-      activations !== undefined && !(scheme === "w8a8-static" && ranges);
-    if (isFixed || scheme === "gptq" || scheme === "awq" || scheme === "split" && text) {
+    // A split can do without.
+    if (looksAtText(scheme, ranges !== undefined) && (scheme !== "split" || text)) {
       calibrationWindows(model, textFor(scheme, text));
     }
     if (scheme === "policy") schemesOf(model, policyOf(policy));
@@ -303,10 +314,8 @@ async function apply(
       return await quantizeActivations(model, { ...options, ...found });
     }
     case "w8a8-rotated":
-    case "w4a8-rotated": {
-      const weights = scheme === "w8a8-rotated" ? "int8" : "int4";
-      return await rotateLayers(model, { text: textFor(scheme, text), weights });
-    }
+    case "w4a8-rotated":
+      return await rotateLayers(model, { text: textFor(scheme, text), weights: ROTATED[scheme] });
     case "gptq":
       return await gptqLayers(model, { text: textFor(scheme, text) });
     case "awq":

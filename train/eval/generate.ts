@@ -109,8 +109,8 @@ function checkPrompt(model: LanguageModel, prompt: ArrayLike<number>, name: stri
  * Goes on from prompts of tokens; works without a tokenizer.
  *
  * Prompts of different lengths are padded on the left and seen together. No token is waited for: the host reads after 16 tokens,
- * and then after every 32. With a temperature, an answer depends on the seed and on the prompt's
- * place in the list, not on `batchSize` or on what else is in the list, but for rounding.
+ * and then after every 32. With a temperature, an answer depends on the seed and on the prompt's place in the list, not on
+ * `batchSize` or on what else is in the list, but for rounding.
  *
  * @param model the model
  * @param prompts the tokens of each prompt, with the begin token where the model expects one
