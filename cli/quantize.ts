@@ -4,7 +4,6 @@ import { openDevice } from "../core/device.ts";
 import { IntegerTensor } from "../kernels/quant/integer.ts";
 import { isFourBit } from "../train/files/bitsandbytes.ts";
 import { openCheckpoint, type TensorSource } from "../train/files/safetensors.ts";
-import { integerWeightOf } from "../train/files/stored_integer.ts";
 import { openGgufModel } from "../train/models/gguf.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel } from "../train/models/load.ts";
@@ -37,6 +36,7 @@ import {
   RANGE_OPTIONS,
   showRange,
 } from "./quantize_range.ts";
+import { quantizedWeightOf } from "./weight_shapes.ts";
 
 const isGguf = (path: string) => /\.gguf$/i.test(path);
 
@@ -151,15 +151,15 @@ function checkPlain(
   folder: string,
   names: readonly string[] = [...source.entries.keys()],
 ): void {
-  const name = names.find((own) => isFourBit(source, own) || integerWeightOf(source, own) !== null);
-  if (name === undefined) return;
-  const found = isFourBit(source, name) ? "in 4 bits" : "in integers";
-  throw new TypeError(
-    `Cannot quantize the model in "${folder}": "${
-      integerWeightOf(source, name) ?? name
-    }" is ${found} already, wanted plain weights; take the model that ` +
-      "it was made from",
-  );
+  for (const name of names) {
+    const weight = quantizedWeightOf(source, name);
+    if (weight === null) continue;
+    const found = isFourBit(source, weight) ? "in 4 bits" : "in integers";
+    throw new TypeError(
+      `Cannot quantize the model in "${folder}": "${weight}" is ${found} already, wanted plain weights; take the model that ` +
+        "it was made from",
+    );
+  }
 }
 
 function printErrors(errors: readonly KindError[]): void {

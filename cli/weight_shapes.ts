@@ -11,11 +11,14 @@ export interface ShapeOfType extends WeightShape {
   readonly type: string;
 }
 
+/** The quantized weight that a tensor is, or is a part of; null if it is none. */
+export function quantizedWeightOf(source: TensorSource, name: string): string | null {
+  return isFourBit(source, name) ? name : integerWeightOf(source, name);
+}
+
 /** How many matrices are quantized: the file does not have their numbers as they are. */
 export function quantizedIn(source: TensorSource): number {
-  const weights = [...source.entries.keys()].map((name) =>
-    isFourBit(source, name) ? name : integerWeightOf(source, name)
-  );
+  const weights = [...source.entries.keys()].map((name) => quantizedWeightOf(source, name));
   return new Set(weights.filter((name) => name !== null)).size;
 }
 
