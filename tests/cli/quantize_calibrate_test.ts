@@ -2,6 +2,7 @@ import { assert, assertEquals, assertMatch } from "../assert.ts";
 import { loadModel } from "../../train/models/load.ts";
 import { saveModel } from "../../train/models/save.ts";
 import { device } from "../device.ts";
+import { enlarge } from "../tiny_models.ts";
 import { nibble } from "./spawn.ts";
 
 const ASSETS = new URL("../../assets/", import.meta.url).pathname;
@@ -61,13 +62,7 @@ Deno.test("nibble quantize calibrate warns of a text that nobody chose, and of a
   const folder = await Deno.makeTempDir();
   try {
     const model = await loadModel(device, `${ASSETS}base`, { weights: "f32" });
-    for (const [path, module] of model.modules()) {
-      if (path !== "model.layers.1.input_layernorm") continue;
-      const [[, gain]] = module.tensors();
-      const numbers = await gain.read() as Float32Array<ArrayBuffer>;
-      numbers[7] *= 300;
-      device.write(gain, numbers);
-    }
+    await enlarge(model, "model.layers.1.input_layernorm", 7, 300);
     await saveModel(model, `${folder}/model`);
     model.dispose();
     const run = (...args: string[]) =>

@@ -1,5 +1,3 @@
-import { noGrad } from "../../../core/autograd.ts";
-import { tensor } from "../../../core/tensor.ts";
 import { randomModel } from "../../../train/models/load.ts";
 import {
   type ActivationRanges,
@@ -9,36 +7,25 @@ import { quantizeActivations } from "../../../train/quant/quantize_activations.t
 import { loadRanges, saveRanges } from "../../../train/quant/range_file.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { device } from "../../device.ts";
+import { LLAMA, logits, TEXT } from "../../tiny_models.ts";
 import { withFolder } from "../../with_folder.ts";
-
-const LLAMA = {
-  "model_type": "llama",
-  "vocab_size": 96,
-  "hidden_size": 48,
-  "intermediate_size": 72,
-  "num_hidden_layers": 2,
-  "num_attention_heads": 4,
-};
-const IDS = Int32Array.from({ length: 96 }, (_, i) => (7 * i * i + i) % 96);
 
 const withFile = (body: (path: string) => Promise<void>) =>
   withFolder((folder) => body(`${folder}/ranges.json`));
 
 Deno.test("ranges come out of their file as they went in, and quantize a model alike", async () => {
   const model = randomModel(device, LLAMA, { seed: 5 });
-  const text = { ids: IDS, window: 32 };
-  const ids = tensor(device, IDS.subarray(0, 32), [1, 32]);
   const by = async (ranges: ActivationRanges) => {
     const made = await quantizeActivations(model, { activations: "static", ranges });
-    const found = await noGrad(() => model.forward(ids)).read();
+    const found = await logits(model);
     made.restore();
     return found;
   };
   for (
     const options of [
-      { text },
-      { text, kind: "asymmetric", observer: { kind: "percentile", percentile: 99.5 } },
-      { text, smooth: 0.4, observer: { kind: "moving-average", momentum: 0.1 } },
+      { text: TEXT },
+      { text: TEXT, kind: "asymmetric", observer: { kind: "percentile", percentile: 99.5 } },
+      { text: TEXT, smooth: 0.4, observer: { kind: "moving-average", momentum: 0.1 } },
     ] as const
   ) {
     const ranges = await calibrateActivations(model, options);
@@ -55,8 +42,7 @@ Deno.test("ranges come out of their file as they went in, and quantize a model a
 
 Deno.test("a file that holds something else than ranges is refused, saying where", async () => {
   const model = randomModel(device, LLAMA, { seed: 5 });
-  const text = { ids: IDS, window: 32 };
-  const ranges = await calibrateActivations(model, { text, smooth: 0.5 });
+  const ranges = await calibrateActivations(model, { text: TEXT, smooth: 0.5 });
   await withFile(async (path) => {
     await saveRanges(path, ranges);
     const whole = await Deno.readTextFile(path);
