@@ -36,6 +36,8 @@ interface Candidate {
   /** Nanoseconds for a step along K: of a workgroup that has a multiprocessor for itself, and of each where several share one. */
   readonly alone: number;
   readonly shared: number;
+  /** The first of both where the operands do not fit into the cache, and the next loads are not under way early enough. */
+  readonly far?: number;
   /** Nanoseconds before and after the loop, the launch included. */
   readonly fixed: number;
   /** How many workgroups more than its share a multiprocessor gets, where they are not spread evenly. */
@@ -73,12 +75,19 @@ const DEEP = shapeOf(128, 128, 32, 8, 8, 1, true);
 const MEDIUM = shapeOf(64, 64, 16, 8, 4);
 const SHALLOW = shapeOf(16, 64, 16, 4, 4);
 const NARROW = shapeOf(64, 16, 16, 4, 4);
+/** Twice as much of those: what is long is read half as often. */
+const LOW = shapeOf(32, 64, 16, 4, 4);
+const SLIM = shapeOf(64, 32, 16, 4, 4);
 
-/** For a K so short that there is nothing to pipeline: LoRA's way up. */
-const SHORT = shapeOf(64, 64, 16, 4, 4, 1);
+/** For a K so short that there is nothing to pipeline: LoRA's way up. With a little more of it, a thread does more with what it loads. */
+const SHORTEST = shapeOf(64, 64, 16, 4, 4, 1);
+const SHORT = shapeOf(64, 64, 16, 8, 4, 1);
 
 /** Multiprocessors of the GPU that the model describes. */
 const PROCESSORS = 132;
+
+/** Operands of more bytes come from memory: 25 MB did not, 35 MB did. */
+const CACHED = 30e6;
 
 /** How much better a later plan must be: a little is not worth its memory, or its kernel. */
 const GAIN = 1.03;
@@ -96,6 +105,9 @@ const any = {
 /** Rows from which a kernel of its own is worth half a second of compiling: it saves a tenth of what they cost. */
 const MANY_ROWS = 4096;
 
+/** What `LOW` and `SLIM` cost. */
+const twice = { alone: 28, shared: 16.5, fixed: 2800, far: 44, uneven: 0.15 };
+
 /** Those that most products share come first: a later one must be better by `GAIN`, so that few kernels are compiled. */
 const CANDIDATES: readonly Candidate[] = [
   { ...any, shape: LARGE, alone: 93, shared: 96, fixed: 4000, mixed: 2 },
@@ -110,9 +122,20 @@ const CANDIDATES: readonly Candidate[] = [
     packedGain: Infinity,
   },
   { ...any, shape: DEEP, alone: 93, shared: 92, fixed: 4000, leastTiles: 4 * PROCESSORS },
-  { ...any, shape: MEDIUM, alone: 33, shared: 28.5, fixed: 3100, uneven: 0.4, packedGain: 1.2 },
-  { ...any, shape: SHALLOW, alone: 18, shared: 10.3, fixed: 2800, mostRows: 64 },
-  { ...any, shape: NARROW, alone: 18, shared: 10.3, fixed: 2800, mostColumns: 32 },
+  {
+    ...any,
+    shape: MEDIUM,
+    alone: 33,
+    shared: 28.5,
+    fixed: 3100,
+    far: 46,
+    uneven: 0.4,
+    packedGain: 1.2,
+  },
+  { ...any, shape: SHALLOW, alone: 18, shared: 10.3, fixed: 2800, mostRows: 16 },
+  { ...any, shape: NARROW, alone: 18, shared: 10.3, fixed: 2800, mostColumns: 16 },
+  { ...any, ...twice, shape: LOW, mostRows: 32 },
+  { ...any, ...twice, shape: SLIM, mostColumns: 32 },
 ];
 
 /** Every shape that a plan can have, for tests. */
@@ -123,6 +146,9 @@ export const TILE_SHAPES: readonly TileShape[] = [
   MEDIUM,
   SHALLOW,
   NARROW,
+  LOW,
+  SLIM,
+  SHORTEST,
   SHORT,
 ];
 
@@ -177,9 +203,10 @@ export function chooseTilePlan(
   return found;
 }
 
-/** K up to here is short, in any case or with enough tiles. */
+/** K up to here is short, in any case or with enough tiles; and so much of it is the shortest. */
 const SHORT_K = 16;
 const SHORT_K_FULL = 64;
+const SHORTEST_K = 32;
 
 function search(
   product: Pick<Product, "m" | "n" | "k" | "batch">,
@@ -188,11 +215,13 @@ function search(
   const { m, n, k } = product;
   const short = tilesOf(product, SHORT);
   if (k <= SHORT_K || k <= SHORT_K_FULL && short >= PROCESSORS) {
-    return { shape: SHORT, whole: short, splits: 1 };
+    return { shape: k <= SHORTEST_K ? SHORTEST : SHORT, whole: short, splits: 1 };
   }
   let best: TilePlan | undefined;
   let least = Infinity;
-  for (const candidate of CANDIDATES) {
+  const isFar = 4 * product.batch * k * (m + n) > CACHED;
+  for (const given of CANDIDATES) {
+    const candidate = isFar ? { ...given, alone: given.far ?? given.alone } : given;
     const { shape, mixed, mostRows, mostColumns, leastTiles, leastRows } = candidate;
     const tiles = tilesOf(product, shape);
     if (m > mostRows || n > mostColumns || m < leastRows || tiles < leastTiles) continue;

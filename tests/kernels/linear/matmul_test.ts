@@ -14,7 +14,7 @@ import {
 } from "../../../kernels/linear/tile_plan.ts";
 import { packedOperand } from "../../../kernels/linear/tile_packed.ts";
 import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
-import { assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
+import { assert, assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
 import { device, randomNumbers, randomTensor } from "../../device.ts";
 import { checkOp } from "../../gradient.ts";
 
@@ -207,6 +207,12 @@ Deno.test("matmul() plans that every step along K is taken once, by as few workg
   // A GPU that is full does not share tiles; one that is not does.
   assertEquals(chooseTilePlan({ m: 2048, n: 49_152, k: 576, batch: 1 }).whole > 4000, true);
   assertEquals(chooseTilePlan({ m: 64, n: 64, k: 4096, batch: 1 }).splits > 4, true);
+  // What is long is read once: a result of 17 to 32 rows or columns has one tile across.
+  const tileOf = (m: number, n: number, k: number) => chooseTilePlan({ m, n, k, batch: 1 }).shape;
+  for (const r of [8, 16, 24, 32, 64]) {
+    assert(tileOf(2048, r, 4096).columns >= r);
+    assert(tileOf(r, 4096, 2048).rows >= r);
+  }
 });
 
 Deno.test("matmul() takes 4-bit weights in every tile shape, whole and in parts", async () => {
