@@ -185,36 +185,29 @@ function epilogue(
   }
     return;
   }`;
-  const whole = alignedC
-    ? (i: number, h: number) =>
-      `{
+  // What is added is loaded all at once: after a store, a load would wait for its turn.
+  const inPlace = (line: (c: string, at: string) => string) =>
+    each((i, h) => {
+      const c = `c${i}_${h}`;
+      const lines = alignedC
+        ? `if (row < p.m && column < p.n) { ${line(c, "at / 4u")} }`
+        : unroll(4, (j) => {
+          const own = line(`${c}.${XYZW[j]}`, `at + ${j}u`);
+          return `if (row < p.m && column + ${j}u < p.n) { ${own} }`;
+        });
+      return `{
     let row = place.first_row + ${row(i)};
-    let column = place.first_column / 4u + ${column(h)};
-    if (row < p.m && column < p.n / 4u) {
-      let at = place.which * (p.c_stride / 4u) + row * (p.n / 4u) + column;
-      var value = p.alpha * c${i}_${h};
-      if (p.add != 0u) {
-        value += d[at];
-      }
-      c[at] = value;
-    }
-  }`
-    : (i: number, h: number) =>
-      `{
-    let row = place.first_row + ${row(i)};
-    let column = place.first_column + 4u * (${column(h)});
+    let column = 4u * (place.first_column / 4u + ${column(h)});
     let at = place.which * p.c_stride + row * p.n + column;
-    ${
-        unroll(4, (j) =>
-          `if (row < p.m && column + ${j}u < p.n) {
-      c[at + ${j}u] = p.alpha * c${i}_${h}.${XYZW[j]};
-      if (p.add != 0u) {
-        c[at + ${j}u] += d[at + ${j}u];
-      }
-    }`)
-      }
+    ${lines}
   }`;
-  return (split ? parts : "") + each(whole);
+    });
+  return `${split ? parts : ""}
+  ${each((i, h) => `c${i}_${h} *= p.alpha;`)}
+  if (p.add != 0u) {
+    ${inPlace((c, at) => `${c} += d[${at}];`)}
+  }
+  ${inPlace((c, at) => `c[${at}] = ${c};`)}`;
 }
 
 /** What a kernel is made for, besides its tile. */
