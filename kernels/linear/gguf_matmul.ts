@@ -1,22 +1,19 @@
 /**
- * Products with weights in GGUF's blocks: a matrix-vector product that decodes as it goes for few rows, and for many rows a product
- * with the matrix in 32 bits, which lives as long as that product.
+ * How products with weights in GGUF's blocks are computed: what `packedMatmul` needs to know of them.
  *
  * @module
  */
-import { noGrad, track } from "../../core/autograd.ts";
 import { uniform } from "../../core/binding.ts";
 import { input, type KernelPair, kernelPair, pick } from "../../core/inputs.ts";
-import { checkDType, checkIsShape, rowsAndColumns, showShape } from "../../core/shape.ts";
-import { empty, type Tensor } from "../../core/tensor.ts";
+import type { Tensor } from "../../core/tensor.ts";
 import type { GgufBlockTensor } from "../quant/gguf_block.ts";
 import { type GgufBlockType, ggufWgsl } from "../quant/gguf_types.ts";
-import type { QuantizedProductOptions } from "../quant/quantized_tensor.ts";
-import { rowGrid, ROWS_WGSL, type RowSplit } from "../rows.ts";
+import { rowGrid, ROWS_WGSL } from "../rows.ts";
 import gemvCode from "./gguf_gemv.wgsl" with { type: "text" };
-import { matmul } from "./matmul.ts";
+import { ggufFormat } from "./gguf_format.ts";
+import type { PackedWeight } from "./packed_matmul.ts";
 
-/** So many rows of x at most go through the matrix-vector kernel. */
+/** So many rows of x at most go through the kernel for software Vulkan. */
 const GEMV_ROWS = 4;
 
 const gemvKernels = new Map<GgufBlockType, KernelPair>();
@@ -37,66 +34,23 @@ fn packed_word(i: u32) -> u32 { return packed[i]; }
   return pair;
 }
 
-function gemv(x: Tensor, w: GgufBlockTensor, out: Tensor, add?: Tensor): void {
+function gemv(x: Tensor, w: GgufBlockTensor, out: Tensor, add: Tensor | undefined): void {
   const [n, k] = w.shape;
-  const { device } = x;
-  const split: RowSplit = device.adapter.type === "software"
-    ? { LANES: 1, ROWS: 8 }
-    : { LANES: k >= 1024 ? 32 : 16, ROWS: k >= 1024 ? 4 : 8 };
-  device.dispatch(
-    pick(device, gemvKernel(w.scheme)),
+  const split = { LANES: 1, ROWS: 8 };
+  x.device.dispatch(
+    pick(x.device, gemvKernel(w.scheme)),
     [input(x), w.packed, out, uniform(x.size / k, n, k, add ? 1 : 0), add ?? x],
     rowGrid(n, split),
-    { ...split },
+    split,
   );
 }
 
-/** x · Wᵀ (`transposed`) or x · W, with W decoded for this product alone. */
-function decoded(x: Tensor, w: GgufBlockTensor, transposed: boolean, add?: Tensor): Tensor {
-  return noGrad(() => {
-    const dense = w.dequantize();
-    const out = matmul(x, dense, { transposeB: transposed, add });
-    x.device.free(dense.storage);
-    return out;
-  });
-}
-
-/**
- * `x · Wᵀ (+ add)` with W in GGUF's blocks. The gradient of x is `dy · W`, and W has none.
- *
- * @param x f32 [..., columns]
- * @param w the weight [rows, columns]
- * @param options what is added
- * @returns f32 [..., rows]
- * @throws {RangeError} if inner sizes differ
- */
-export function ggufMatmul(
-  x: Tensor,
-  w: GgufBlockTensor,
-  options: QuantizedProductOptions = {},
-): Tensor {
-  checkDType("multiply", x, "f32", "x");
-  const { add } = options;
-  const [rows, columns] = w.shape;
-  const [m, inner] = rowsAndColumns(x);
-  if (inner !== columns) {
-    throw new RangeError(
-      `Cannot multiply ${showShape(x.shape)} by ${w.scheme} ${
-        showShape(w.shape)
-      }ᵀ: inner sizes are ${inner} and ${columns}`,
-    );
-  }
-  const shape = [...x.shape.slice(0, -1), rows];
-  if (add) checkIsShape("add to a product", add, shape, "add");
-  let out: Tensor;
-  if (m <= GEMV_ROWS) gemv(x, w, out = empty(x.device, shape), add);
-  else out = decoded(x, w, true, add);
-  const inputs = add ? [x, add] : [x];
-  return track(
-    "gguf_matmul",
-    out,
-    inputs,
-    (g, needs, earlier) =>
-      [needs[0] ? decoded(g, w, false, earlier.take(0)) : null, g].slice(0, inputs.length),
-  );
+/** A weight in GGUF's blocks as a factor. For many rows of x it is decoded for each product. */
+export function ggufWeight(w: GgufBlockTensor): PackedWeight {
+  return {
+    weight: w,
+    whole: true,
+    streamed: () => ggufFormat(w),
+    texels: { fits: (rows) => rows <= GEMV_ROWS, run: (x, out, add) => gemv(x, w, out, add) },
+  };
 }

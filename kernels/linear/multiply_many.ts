@@ -196,7 +196,11 @@ export function multiplyGated(
   const { norm } = options;
   if (norm) checkIsShape("normalize", norm.gain, [gate.shape[1]], "gain");
   const formats = formatsOf(x, [gate, up], [norm?.gain]);
-  if (formats && formats[0].unit === formats[1].unit) {
+  // Both share what is loaded of x.
+  const fits = formats?.every(({ unit, order }) =>
+    unit === formats[0].unit && order === formats[0].order
+  );
+  if (formats && fits) {
     const product: StreamProduct = {
       x,
       m: rowsAndColumns(x)[0],

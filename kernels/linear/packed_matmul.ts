@@ -26,8 +26,8 @@ export interface PackedWeight {
   readonly whole: boolean;
   /** How a product with so many rows of x, which are few, reads it. */
   streamed(rows: number): WeightFormat;
-  /** How tiles read it, in units of one word, and the memory that this takes. */
-  tiled(): { readonly format: WeightFormat; readonly scratch?: Tensor };
+  /** How tiles read it, in units of one word, and the memory that this takes; where they can. */
+  readonly tiled?: () => { readonly format: WeightFormat; readonly scratch?: Tensor };
   /** Software Vulkan's own kernel for x · Wᵀ, where it has one for so many rows. */
   readonly texels?: {
     fits(rows: number): boolean;
@@ -38,7 +38,7 @@ export interface PackedWeight {
 /** The variant for `rows` rows of x; `transposed` is x · Wᵀ, the other is dy · W. */
 export function choosePacked(
   device: Device,
-  { weight, whole, texels }: PackedWeight,
+  { weight, whole, texels, tiled }: PackedWeight,
   rows: number,
   transposed: boolean,
 ): PackedVariant {
@@ -49,7 +49,7 @@ export function choosePacked(
   if (!whole) return "decode";
   if (transposed && rows <= STREAM_ROWS) return "stream";
   // Tiles store four columns at a time, and take whole words.
-  return weight.shape[0] % 4 === 0 ? "tiles" : "decode";
+  return tiled && weight.shape[0] % 4 === 0 ? "tiles" : "decode";
 }
 
 /** Queues x · Wᵀ (`transposed`) or x · W with a given variant. Not tracked. */
@@ -88,7 +88,7 @@ export function runPacked(
     alpha: 1,
   });
   if (variant === "tiles") {
-    const { format, scratch } = packed.tiled();
+    const { format, scratch } = packed.tiled!();
     tileMatmul(product(out), packedOperand(format), format.bindings);
     if (scratch) device.free(scratch.storage);
     return out;

@@ -121,8 +121,11 @@ function loop(
 ): string {
   const { m, ragged, norm } = task;
   const { lanes, rows, ahead, share } = plan;
-  const { unit } = formats[0];
+  const { unit, order } = formats[0];
   const quads = unit / 4;
+  // The quad of x that unit \`at\` has at \`q\`. A block of 32 columns is eight quads.
+  const quadOf = (at: string, q: number) =>
+    order === "natural" ? `${at} * ${quads}u + ${q}u` : `${at} / 4u * 8u + ${at} % 4u + ${4 * q}u`;
   const weights = <T>(line: (f: WeightFormat, i: number) => T) => formats.map(line);
   const each = (line: (f: WeightFormat, i: number, r: number) => string) =>
     weights((f, i) => unroll(rows, (r) => line(f, i, r))).join("\n");
@@ -150,7 +153,7 @@ ${
     ).join("\n")
   }`;
   const loadX = (u: number, i: number, q: number) => {
-    const value = `x[${i}u * k4 + at${u} * ${quads}u + ${q}u]`;
+    const value = `x[${i}u * k4 + ${quadOf(`at${u}`, q)}]`;
     const name = `x${i}_${q}`;
     return `var ${name} = ${ragged ? `select(vec4<f32>(), ${value}, c${u} < units)` : value};` +
       (norm ? `\nq${i} += dot(${name}, ${name});\n${name} *= g${q};` : "");
@@ -180,7 +183,7 @@ ${
   };
   const use = (u: number) =>
     `{
-${norm ? unroll(quads, (q) => `let g${q} = gain[at${u} * ${quads}u + ${q}u];`) : ""}
+${norm ? unroll(quads, (q) => `let g${q} = gain[${quadOf(`at${u}`, q)}];`) : ""}
 ${unroll(m, (i) => unroll(quads, (q) => loadX(u, i, q)))}
 ${shifted ? unroll(m, (i) => `let z${i} = dot(${all(i)}, vec4<f32>(1.0));`) : ""}
 ${weights((f, i) => addShifts(u, f, i)).join("\n")}

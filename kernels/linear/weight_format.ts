@@ -22,6 +22,11 @@ export interface WeightFormat {
   readonly type: string;
   /** What is bound. */
   readonly bindings: readonly Binding[];
+  /**
+   * Which columns a unit has: "natural", the next ones, or "apart", of a block of 32 columns four in a row and the four that are 16
+   * behind them.
+   */
+  readonly order: "natural" | "apart";
   /** Neighbouring units of a row that certainly share a scale, a power of two; 1 where nothing is to be shared. */
   readonly sharing: number;
   /** WGSL that several weights of a kernel may need, declared once: by name. */
@@ -57,6 +62,7 @@ export function denseFormat(
     unit: 4,
     type,
     bindings: [w],
+    order: "natural",
     sharing: 1,
     common: isHalf ? { halves: HALVES_WGSL } : {},
     prepare: "",
@@ -99,6 +105,7 @@ export function fourBitFormat(w: FourBitTensor, words: 1 | 2 | 4): WeightFormat 
     unit,
     type: wordType(words),
     bindings: [w.packed, ...scaleBindings(w)],
+    order: "natural",
     sharing: aligned ? blockSize / unit : 1,
     common: { [type]: codesWgsl(type, type, source) },
     prepare: `prepare_${type}(t);`,
@@ -117,7 +124,7 @@ export function fourBitFormat(w: FourBitTensor, words: 1 | 2 | 4): WeightFormat 
  * Bits of a word as a float, exactly and without a conversion, which GPUs are slow at: as the mantissa of a number whose exponent
  * gives the field's lowest bit the weight 1. `offset` is taken off.
  */
-function field(word: string, from: number, bits: number, offset: number): string {
+export function field(word: string, from: number, bits: number, offset: number): string {
   const mask = ((2 ** bits - 1) * 2 ** from).toString(16);
   const exponent = ((127 + 23 - from) * 2 ** 23).toString(16);
   return `(bitcast<f32>((${word} & 0x${mask}u) | 0x${exponent}u) - ${2 ** (23 - from) + offset}.0)`;
@@ -198,6 +205,7 @@ fn s${tag}_at(i: u32) -> vec2<f32> {
     type: wordType(words),
     bindings: [w.packed, w.scales],
     // Scales without zeros are loaded as fast by every lane, and for int3 nothing is gained; int8 in groups was not timed.
+    order: "natural",
     sharing: (bits === 4 || bits === 2) && zeros && !rowScale ? powerOfTwoIn(groupSize / unit) : 1,
     common: {},
     prepare: "",

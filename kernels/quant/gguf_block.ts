@@ -9,7 +9,8 @@ import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import { showShape } from "../../core/shape.ts";
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
-import { ggufMatmul } from "../linear/gguf_matmul.ts";
+import { ggufWeight } from "../linear/gguf_matmul.ts";
+import { packedMatmul, type PackedWeight } from "../linear/packed_matmul.ts";
 import dequantizeCode from "./gguf_block_dequantize.wgsl" with { type: "text" };
 import { GGUF_BLOCKS, type GgufBlockType, ggufWgsl } from "./gguf_types.ts";
 import type { QuantizedProductOptions, QuantizedTensor } from "./quantized_tensor.ts";
@@ -59,7 +60,12 @@ export class GgufBlockTensor implements QuantizedTensor {
 
   /** `x · Wᵀ (+ add)`; see `QuantizedTensor`. */
   multiply(x: Tensor, options: QuantizedProductOptions = {}): Tensor {
-    return ggufMatmul(x, this, options);
+    return packedMatmul(x, this.asFactor(), options);
+  }
+
+  /** @ignore How kernels multiply by it. */
+  asFactor(): PackedWeight {
+    return ggufWeight(this);
   }
 
   /** Gives its memory back. */

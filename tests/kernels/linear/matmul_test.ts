@@ -219,7 +219,7 @@ Deno.test("matmul() takes 4-bit weights in every tile shape, whole and in parts"
   const [m, rows, columns] = [40, 72, 136];
   const w = await quantizeFourBit(randomTensor([rows, columns], 9));
   const dense = await w.dequantize().read();
-  const { format } = w.asFactor().tiled();
+  const { format } = w.asFactor().tiled!();
   let large = 0;
   for (const shape of TILE_SHAPES) {
     const layouts = shape.rows === 128

@@ -5,9 +5,11 @@ import { gemvRef } from "../../../kernels/linear/gemv_ref.ts";
 import { multiplyGated, multiplyMany, type Weight } from "../../../kernels/linear/multiply_many.ts";
 import { rmsNormRef } from "../../../kernels/norm/rms_norm_ref.ts";
 import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { ggufBlocks } from "../../../kernels/quant/gguf_block.ts";
 import { quantizeInteger } from "../../../kernels/quant/integer.ts";
 import { assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
 import { device as shared, randomNumbers } from "../../device.ts";
+import { randomBlocks } from "../../gguf_blocks.ts";
 
 /** The device as it is, and as a GPU without subgroups, which any device can stand in for. */
 async function devices(): Promise<Device[]> {
@@ -18,6 +20,9 @@ async function devices(): Promise<Device[]> {
 const random = (device: Device, shape: number[], seed: number, deviation = 1): Tensor =>
   tensor(device, randomNumbers(shape.reduce((a, b) => a * b), seed, deviation), shape);
 
+const blocksOf = (device: Device, type: "Q4_0" | "Q8_0", shape: [number, number], seed: number) =>
+  ggufBlocks(device, randomBlocks(type, shape[0] * shape[1] / 32, seed, 1e-2), shape, type);
+
 async function weightsOf(device: Device, k: number): Promise<Weight[]> {
   return [
     random(device, [12, k], 1),
@@ -25,6 +30,7 @@ async function weightsOf(device: Device, k: number): Promise<Weight[]> {
     await quantizeFourBit(random(device, [7, k], 3), { doubleQuant: true }),
     quantizeInteger(device, randomNumbers(9 * k, 4), [9, k], { type: "int8" }),
     quantizeInteger(device, randomNumbers(16 * k, 5), [16, k], { type: "int4", groupSize: 24 }),
+    blocksOf(device, "Q4_0", [10, k], 6),
   ];
 }
 
@@ -37,7 +43,7 @@ Deno.test("multiplyMany() is the products, with norm and biases, in one dispatch
     const x = random(device, [1, m, k], 6);
     const gain = random(device, [k], 7);
     const normed = rmsNormRef(await x.read(), await gain.read(), m, k, 1e-6);
-    for (const weights of [all.slice(0, 3), all.slice(3), all]) {
+    for (const weights of [all.slice(0, 3), all.slice(3), all.slice(2), all]) {
       const biases = weights.map(({ shape }, i) => i % 2 ? random(device, [shape[0]], i) : null);
       const before = device.counters.dispatches;
       const found = multiplyMany(x, weights, { norm: { gain, epsilon: 1e-6 }, biases });
@@ -88,12 +94,21 @@ Deno.test("multiplyGated() gates, with norm", async () => {
     const x = random(device, [m, k], 12);
     const gain = random(device, [k], 13);
     const normed = rmsNormRef(await x.read(), await gain.read(), m, k, 1e-5);
-    for (const [g, u] of [[gate, up], four, [gate, four[1]]] as [Weight, Weight][]) {
+    const blocks = [14, 15].map((seed) => blocksOf(device, "Q4_0", [n, k], seed));
+    // Weights of a unit are not the same columns in all formats.
+    const [apart, natural] = [blocks[0], blocksOf(device, "Q8_0", [n, k], 16)];
+    const pairs = [[gate, up], four, blocks, [gate, four[1]], [apart, natural], [four[0], apart]];
+    for (const [i, [g, u]] of (pairs as [Weight, Weight][]).entries()) {
       const [left, right] = await Promise.all(
         [g, u].map(async (w) => gemvRef(normed, await denseOf(w), { rows: m, n, k })),
       );
       const expected = left.map((value, i) => value / (1 + Math.exp(-value)) * right[i]);
+      const before = device.counters.dispatches;
       const y = multiplyGated(x, g, u, { norm: { gain } });
+      device.flush();
+      if (device.adapter.type === "gpu") {
+        assertEquals(device.counters.dispatches - before === 1, i < 3, `pair ${i}`);
+      }
       assertRelativeError(await y.read(), expected, 1e-6, device.adapter.type);
     }
   }

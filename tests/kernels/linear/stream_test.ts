@@ -1,5 +1,6 @@
 import { empty, tensor } from "../../../core/tensor.ts";
 import { gemvRef } from "../../../kernels/linear/gemv_ref.ts";
+import { ggufFormat } from "../../../kernels/linear/gguf_format.ts";
 import { type StreamPlan, streamSource } from "../../../kernels/linear/stream.ts";
 import { streamProduct } from "../../../kernels/linear/stream_product.ts";
 import {
@@ -8,9 +9,12 @@ import {
   integerFormat,
 } from "../../../kernels/linear/weight_format.ts";
 import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { ggufBlocks } from "../../../kernels/quant/gguf_block.ts";
+import { GGUF_BLOCKS, type GgufBlockType } from "../../../kernels/quant/gguf_types.ts";
 import { quantizeInteger } from "../../../kernels/quant/integer.ts";
 import { assert, assertRelativeError } from "../../assert.ts";
 import { device, randomNumbers, randomTensor } from "../../device.ts";
+import { randomBlocks } from "../../gguf_blocks.ts";
 
 /** Plans that run everywhere, and those that need subgroups of 32 lanes. */
 function plans(): StreamPlan[] {
@@ -90,6 +94,31 @@ Deno.test("streamProduct() matches the reference for integers in groups, in ever
           add: tensor(device, add, [m, n]),
         }, plan);
         const what = `${m}x${n}x${k} ${type} by ${groupSize} ${range} ${JSON.stringify(plan)}`;
+        assertRelativeError(await out.read(), expected, 1e-6, what);
+      }
+    }
+  }
+});
+
+Deno.test("streamProduct() matches the reference for GGUF's blocks, in every plan", async () => {
+  for (const type of Object.keys(GGUF_BLOCKS) as GgufBlockType[]) {
+    const { weights } = GGUF_BLOCKS[type];
+    for (const [m, n, blocks] of [[1, 13, 4096 / weights], [2, 9, 768 / weights], [7, 5, 3]]) {
+      const k = blocks * weights;
+      const w = ggufBlocks(device, randomBlocks(type, n * blocks, m, 1e-2), [n, k], type);
+      const dense = await w.dequantize().read();
+      const [x, add] = [randomNumbers(m * k, 51), randomNumbers(m * n, 52)];
+      const expected = gemvRef(x, dense, { rows: m, n, k, add });
+      for (const plan of plans()) {
+        const out = tensor(device, new Float32Array(m * n).fill(NaN), [m, n]);
+        streamProduct({
+          x: tensor(device, x, [m, k]),
+          m,
+          formats: [ggufFormat(w)],
+          outs: [out],
+          add: tensor(device, add, [m, n]),
+        }, plan);
+        const what = `${m}x${n}x${k} ${type} ${JSON.stringify(plan)}`;
         assertRelativeError(await out.read(), expected, 1e-6, what);
       }
     }
@@ -188,6 +217,10 @@ Deno.test("the source of every plan is WGSL, those for subgroups too, which this
       quantizeInteger(device, randomNumbers(8 * 256, 1), [8, 256], { type: "int4", groupSize }),
       16,
     );
+  const blocks = (type: GgufBlockType) => {
+    const bytes = randomBlocks(type, 8 * 256 / GGUF_BLOCKS[type].weights, 1, 1e-2);
+    return ggufFormat(ggufBlocks(device, bytes, [8, 256], type));
+  };
   for (
     const [rows, m, gated, norm] of [[8, 4, false, true], [8, 4, true, true], [
       4,
@@ -197,7 +230,14 @@ Deno.test("the source of every plan is WGSL, those for subgroups too, which this
     ]] as const
   ) {
     const task = { m, ragged: true, gated, norm, add: false };
-    for (const formats of [[nested, nested, nested], [integers(64), integers(32), integers(16)]]) {
+    for (
+      const formats of [
+        [nested, nested, nested],
+        [integers(64), integers(32), integers(16)],
+        [blocks("Q4_1"), blocks("Q5_0"), blocks("Q4_0")],
+        [blocks("Q6_K"), blocks("Q4_K"), blocks("Q8_0")],
+      ]
+    ) {
       for (const share of [false, true]) {
         const code = streamSource(
           gated ? formats.slice(0, 2) : formats,
