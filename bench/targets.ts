@@ -132,20 +132,22 @@ const FEW = "M=512 N=4096 K=4096";
 const ROWS = "rows=4096 columns=4096";
 const HEADS = "batch=4 length=1024 heads=16 kvHeads=16 D=64";
 const FIRST = "qlora smollm2 r16-all 4x512";
-const LORA = "matmul nt,matmul tn";
+const LORA = "matmul nn,matmul nt,matmul tn";
 const CHECKPOINTED = "qlora llama7b r16-all checkpointed 1x512";
 const LARGE = "qlora llama7b r8-qv 1x512";
 
-/** The products of an adapter of rank r on a layer of 4,096 by 4,096, for 2,048 tokens, against torch. */
-function loraProducts(r: 16 | 64): Figure[] {
-  const product = (layout: "nt" | "tn", shape: string, label: string) =>
+/** The products of an adapter of rank r on a layer of 4,096 by 4,096, for 2,048 tokens, and those of its gradients, against torch. */
+function loraProducts(r: number): Target {
+  const product = (layout: "nn" | "nt" | "tn", shape: string, label: string) =>
     ratio([`matmul ${layout}`, shape], ["torch", `matmul ${layout}`], 0.9, label);
-  return [
+  return kernels(`LoRA's products, r ${r}`, "as a share of torch's", LORA, [
     product("nt", `M=2048 N=${r} K=4096`, "down"),
     product("nt", `M=2048 N=4096 K=${r}`, "up"),
+    product("nn", `M=2048 N=${r} K=4096`, "dz"),
+    product("nn", `M=2048 N=4096 K=${r}`, "dx"),
     product("tn", `M=${r} N=4096 K=2048`, "dA"),
     product("tn", `M=4096 N=${r} K=2048`, "dB"),
-  ];
+  ]);
 }
 
 /** All of them. The peers' figures were measured on one H100, in f32, each in its own best way. */
@@ -267,8 +269,7 @@ export const TARGETS: readonly Target[] = [
   kernels("the same, backward", "as a share of torch's SDPA", "attention", [
     ratio(["attention backward", HEADS], ["torch", "attention backward"], 0.6),
   ]),
-  kernels("LoRA's products, r 16", "as a share of torch's", LORA, loraProducts(16)),
-  kernels("the same, r 64", "as a share of torch's", LORA, loraProducts(64)),
+  ...[8, 16, 32, 64].map(loraProducts),
 ];
 
 function finder(reports: readonly BenchReport[]): Found {

@@ -90,6 +90,9 @@ function gemvCase(type: "f32" | "f16", sizes: Pick<KernelCase, "software" | "gpu
   };
 }
 
+/** Ranks of adapters, whose products on a layer of 4,096 by 4,096 are among the cases. */
+const RANKS = [8, 16, 32, 64] as const;
+
 /** The cases. */
 export const LINEAR_CASES: readonly KernelCase[] = [
   product("nn", {
@@ -100,8 +103,7 @@ export const LINEAR_CASES: readonly KernelCase[] = [
       { M: 4096, N: 4096, K: 4096 },
       { M: 2048, N: 576, K: 1536 },
       { M: 2048, N: 576, K: 49_152 },
-      { M: 2048, N: 16, K: 4096 },
-      { M: 2048, N: 4096, K: 16 },
+      ...RANKS.flatMap((r) => [{ M: 2048, N: r, K: 4096 }, { M: 2048, N: 4096, K: r }]),
     ],
   }),
   product("nt", {
@@ -114,12 +116,7 @@ export const LINEAR_CASES: readonly KernelCase[] = [
       { M: 2048, N: 1536, K: 576 },
       { M: 2048, N: 49_152, K: 576 },
       { M: 128, N: 576, K: 1536 },
-      { M: 2048, N: 16, K: 4096 },
-      { M: 2048, N: 32, K: 4096 },
-      { M: 2048, N: 64, K: 4096 },
-      { M: 2048, N: 4096, K: 16 },
-      { M: 2048, N: 4096, K: 32 },
-      { M: 2048, N: 4096, K: 64 },
+      ...RANKS.flatMap((r) => [{ M: 2048, N: r, K: 4096 }, { M: 2048, N: 4096, K: r }]),
     ],
   }),
   product("tn", {
@@ -128,10 +125,7 @@ export const LINEAR_CASES: readonly KernelCase[] = [
       { M: 4096, N: 4096, K: 512 },
       { M: 4096, N: 4096, K: 4096 },
       { M: 1536, N: 576, K: 2048 },
-      { M: 16, N: 4096, K: 2048 },
-      { M: 4096, N: 16, K: 2048 },
-      { M: 64, N: 4096, K: 2048 },
-      { M: 4096, N: 64, K: 2048 },
+      ...RANKS.flatMap((r) => [{ M: r, N: 4096, K: 2048 }, { M: 4096, N: r, K: 2048 }]),
     ],
   }),
   product("nt", {

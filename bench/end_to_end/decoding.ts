@@ -8,9 +8,12 @@ import type { Device } from "../../core/device.ts";
 import { Random } from "../../core/random.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import { generateTokens } from "../../train/eval/generate.ts";
+import type { Json } from "../../train/files/tokenizer.ts";
 import type { LanguageModel } from "../../train/models/language_model.ts";
+import { loadModel } from "../../train/models/load.ts";
 import { quantizeActivations } from "../../train/quant/quantize_activations.ts";
 import { profile } from "../profile.ts";
+import { writeRandomGguf } from "./random_gguf.ts";
 import { drawModel, type DrawnType } from "./random_model.ts";
 import { sampleRuns } from "./sampling.ts";
 import type { ModelShape } from "./shapes.ts";
@@ -49,19 +52,34 @@ async function checkLogits(model: LanguageModel): Promise<void> {
 /**
  * What the linear layers are in. With f16 other plain matrices are in 16 bits too, as `loadModel` has those of such a checkpoint.
  * With w8a8 and w4a8 the inputs are in 8 bits, each token with a scale of its own, and products are sums of whole numbers.
+ * With q4_0 the model comes from a GGUF file, which is written first.
  */
-export type LayerType = "f32" | "f16" | "w8a8" | "w4a8" | DrawnType;
+export type LayerType = "f32" | "f16" | "w8a8" | "w4a8" | "q4_0" | DrawnType;
 
 /** The weights of each. */
 const DRAWN: Readonly<Record<LayerType, DrawnType | undefined>> = {
   f32: undefined,
   f16: undefined,
+  "q4_0": undefined,
   w8a8: "int8",
   w4a8: "int4",
   int8: "int8",
   int4: "int4",
   nf4: "nf4",
 };
+
+/** A model out of a GGUF file. */
+async function throughGguf(device: Device, json: Json): Promise<LanguageModel> {
+  const folder = await Deno.makeTempDir();
+  try {
+    const path = `${folder}/model.gguf`;
+    await writeRandomGguf(device, json, path);
+    device.trim();
+    return await loadModel(device, path);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
 
 async function withModel(
   device: Device,
@@ -73,7 +91,9 @@ async function withModel(
   const json = { ...size === "tiny" ? shape.tiny : shape.full };
   const quantize = DRAWN[layers];
   if (!quantize) json.torch_dtype = layers === "f16" ? "float16" : "float32";
-  const model = await drawModel(device, json, { quantize });
+  const model = layers === "q4_0"
+    ? await throughGguf(device, json)
+    : await drawModel(device, json, { quantize });
   try {
     if (layers === "w8a8" || layers === "w4a8") {
       (await quantizeActivations(model, { weights: "keep" })).commit();

@@ -46,7 +46,7 @@ export const WORKS: readonly Work[] = [
   trainingWork({ kind: "full", model: SMOLLM2, batch: [4, 512] }),
   decodingWork(SMOLLM2, { prompt: 16, answer: 256 }),
   prefillWork(SMOLLM2, 512),
-  ...(["f32", "int8", "int4", "w8a8"] as const).flatMap((layers) => [
+  ...(["f32", "int8", "int4", "w8a8", "q4_0"] as const).flatMap((layers) => [
     decodingWork(SMOLLM2, { prompt: 16, answer: 256 }, layers),
     prefillWork(SMOLLM2, 512, layers),
   ]),
