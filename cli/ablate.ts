@@ -85,7 +85,7 @@ const OPTIONS = z.strictObject({
   }),
   window: z.int().min(2).optional()
     .meta({
-      description: "tokens of a window of that text; the context, 1024 at most",
+      description: "tokens of a window of that text; 1024, or the model's context if that is less",
       group: DATA,
     }),
   ...TRAINING,

@@ -50,9 +50,6 @@ const RECIPES: Readonly<Record<"quick" | "full", Recipe>> = {
   },
 };
 
-/** Tokens of a window of held-out text. */
-const WINDOW = 256;
-
 /** Examples that are shown. */
 const SHOWN = 3;
 
@@ -98,7 +95,7 @@ async function compareSchemes(
     model?.dispose();
     model = await loadModel(device, files.model, options);
     ids ??= model.tokenizer!.encode((await readText(files.heldout)).text).subarray(0, most);
-    const { perplexity } = await evaluatePerplexity(model, ids, { window: WINDOW });
+    const { perplexity } = await evaluatePerplexity(model, ids);
     found.perplexity[key] = perplexity;
     found.bytes[key] = model.weightBytes;
     rows.push([name, bytes(model.weightBytes), perplexity.toFixed(2)]);

@@ -3,8 +3,9 @@ import { z } from "zod";
 import { openDevice } from "../core/device.ts";
 import { toSequences } from "../train/data/batches.ts";
 import { readJsonl, readText } from "../train/data/dataset.ts";
+import { defaultWindow } from "../train/data/windows.ts";
 import { evaluateAccuracy } from "../train/eval/accuracy.ts";
-import { defaultWindow, evaluatePerplexity } from "../train/eval/perplexity.ts";
+import { evaluatePerplexity } from "../train/eval/perplexity.ts";
 import type { Tokenizer } from "../train/files/tokenizer.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type Command, defineCommand } from "./command.ts";
@@ -24,7 +25,7 @@ const OPTIONS = z.strictObject({
     group: DATA,
   }),
   window: z.int().min(2).optional().meta({
-    description: "tokens of a window (with --text); the context, 1024 at most",
+    description: "tokens of a window (with --text); 1024, or the model's context if that is less",
     group: DATA,
   }),
   data: z.string().min(1).optional().meta({
@@ -59,7 +60,7 @@ type EvalChoice = z.output<typeof OPTIONS>;
 async function measureText(
   model: LanguageModel,
   tokenizer: Tokenizer,
-  { text, window, limit, json }: EvalChoice,
+  { text, window = defaultWindow(model.config, "read"), limit, json }: EvalChoice,
 ): Promise<void> {
   const ids = tokenizer.encode((await readText(text!)).text).subarray(0, limit);
   using bar = new EvaluationBar("Evaluating tokens", json);
@@ -70,7 +71,7 @@ async function measureText(
   printLine(
     `Perplexity ${perplexity.toFixed(2)}: ${(nll / tokens).toFixed(4)} nats per token over ${
       tokens.toLocaleString("en-US")
-    } tokens, in windows of ${window ?? defaultWindow(model)}`,
+    } tokens, in windows of ${window}`,
   );
 }
 

@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import { randomModel } from "../../train/models/load.ts";
 import { saveModel } from "../../train/models/save.ts";
 import { trainBpe } from "../../train/data/bpe.ts";
@@ -104,3 +105,23 @@ Deno.test("nibble eval says what is wrong with its options and files", () =>
       assert(/^error: Cannot .*\n( +because: .*\n)?$/.test(stderr), stderr);
     }
   }));
+
+Deno.test("nibble eval reads the embedded model in windows of its context, unless it is told", async () => {
+  const base = fileURLToPath(new URL("../../assets/base", import.meta.url));
+  const heldout = fileURLToPath(new URL("../../assets/wordnet/heldout.txt", import.meta.url));
+  const args = ["eval", "--model", base, "--text", heldout, "--limit", "600"];
+  const own = await nibble(...args);
+  assertMatch(own.stdout, /over 597 tokens, in windows of 256$/m);
+  const told = await nibble(...args, "--window", "200");
+  assertMatch(told.stdout, /over 597 tokens, in windows of 200$/m);
+  const beyond = await nibble(...args, "--window", "512");
+  assertMatch(
+    beyond.stderr,
+    /windows of 512 tokens: wanted a whole number from 2 to 256, the model/,
+  );
+  const help = (await nibble("eval", "--help")).stdout.replace(/\s+/g, " ");
+  assertMatch(
+    help,
+    /--window <N> tokens of a window \(with --text\); 1024, or the model's context/,
+  );
+});

@@ -97,7 +97,7 @@ Deno.test("nibble quantize calibrate names what it cannot do", async () => {
     assertEquals(observer.code, 2);
     const long = await run("--window", "1000");
     assertEquals(long.code, 1);
-    assertMatch(long.stderr, /windows of 1000 tokens: wanted .* to 512, the model's context/);
+    assertMatch(long.stderr, /windows of 1000 tokens: wanted .* to 256, the model's context/);
     const folder = await run("--out", ASSETS);
     assertEquals([folder.code, folder.stdout], [1, ""]);
     assertMatch(

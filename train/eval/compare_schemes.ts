@@ -6,8 +6,9 @@
 import { noGrad } from "../../core/autograd.ts";
 import { tensor } from "../../core/tensor.ts";
 import { IGNORED, type Sequence } from "../data/dataset.ts";
+import { defaultWindow, windowsOf } from "../data/windows.ts";
 import { evaluateAccuracy } from "./accuracy.ts";
-import { checkWindows, windowsOf } from "./perplexity.ts";
+import { checkWindows } from "./perplexity.ts";
 import { checkIds, score } from "./score.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { awqLayers } from "../quant/awq.ts";
@@ -367,8 +368,7 @@ export async function compareSchemes(
   ids: Int32Array,
   options: CompareOptions,
 ): Promise<SchemeResult[]> {
-  const { schemes, examples, onResult } = options;
-  const window = options.window ?? Math.min(256, model.config.contextLength);
+  const { window = defaultWindow(model.config, "compare"), schemes, examples, onResult } = options;
   checkWindows(model, ids.length, window);
   checkIds(model, ids, "the text");
   checkPlain(model, "compare schemes on");

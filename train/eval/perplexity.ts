@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { IGNORED, type Sequence } from "../data/dataset.ts";
+import { checkWindow, defaultWindow, windowsOf } from "../data/windows.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { budgetOf, checkIds, type EvaluationProgress, score } from "./score.ts";
 
 /** How a text is cut for `evaluatePerplexity`. */
 export interface PerplexityOptions {
-  /** Tokens in a window, at most the model's context. The context or 1,024 by default, whichever is less. */
+  /** Tokens in a window, at most the model's context; by default 1,024, or the context if that is less. */
   readonly window?: number;
   /** Windows that are evaluated together at most; by default as many as fit. The result is the same but for rounding. */
   readonly batchSize?: number;
@@ -27,27 +27,14 @@ export interface Perplexity {
   readonly perplexity: number;
 }
 
-/** What is used of a context by default. */
-const DEFAULT_WINDOW = 1024;
-
-/** The window that a text is cut into where nobody says another. */
-export function defaultWindow({ config }: LanguageModel): number {
-  return Math.min(config.contextLength, DEFAULT_WINDOW);
-}
-
 /** Throws a RangeError unless so many tokens can be evaluated in windows of that length. */
 export function checkWindows({ config }: LanguageModel, tokens: number, window: number): void {
-  const { contextLength } = config;
   if (tokens < 2) {
     throw new RangeError(
       `Cannot evaluate the perplexity of ${tokens} tokens: wanted at least 2, one to see and one to predict`,
     );
   }
-  if (!Number.isInteger(window) || window < 2 || window > contextLength) {
-    throw new RangeError(
-      `Cannot evaluate in windows of ${window} tokens: wanted a whole number from 2 to ${contextLength}, the model's context`,
-    );
-  }
+  checkWindow(config, window, "evaluate");
 }
 
 function checkBatchSize(batchSize: number | undefined): void {
@@ -56,19 +43,6 @@ function checkBatchSize(batchSize: number | undefined): void {
       `Cannot evaluate ${batchSize} windows at a time: wanted a whole number above 0`,
     );
   }
-}
-
-/** Windows side by side, each on its own: every token but the first of a window is a label. */
-export function windowsOf(ids: ArrayLike<number>, window: number): Sequence[] {
-  const all = Int32Array.from(ids);
-  const windows: Sequence[] = [];
-  for (let from = 0; from + 1 < all.length; from += window) {
-    const own = all.slice(from, from + window);
-    const labels = new Int32Array(own.length).fill(IGNORED);
-    labels.set(own.subarray(1));
-    windows.push({ ids: own, labels });
-  }
-  return windows;
 }
 
 /**
@@ -103,7 +77,7 @@ export async function evaluatePerplexity(
   ids: ArrayLike<number>,
   options: PerplexityOptions = {},
 ): Promise<Perplexity> {
-  const { window = defaultWindow(model), batchSize } = options;
+  const { window = defaultWindow(model.config, "read"), batchSize } = options;
   checkWindows(model, ids.length, window);
   checkBatchSize(batchSize);
   checkIds(model, ids, "the text");
