@@ -3,6 +3,7 @@ import { z } from "zod";
 import { openDevice } from "../core/device.ts";
 import type { Range } from "../kernels/quant/affine.ts";
 import { readText } from "../train/data/dataset.ts";
+import { defaultWindow } from "../train/data/windows.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type ActivationRanges, calibrateActivations } from "../train/quant/activation_ranges.ts";
 import type { CalibrationText } from "../train/quant/calibration.ts";
@@ -44,7 +45,9 @@ const OPTIONS = z.strictObject({
     placeholder: "ALPHA",
   }),
   window: z.int().min(2).optional()
-    .meta({ description: "tokens that are read at a time; 256, or the context if that is less" }),
+    .meta({
+      description: "tokens that are read at a time; 256, or the model's context if that is less",
+    }),
   tokens: z.int().min(2).default(4096)
     .meta({ description: "how many tokens of the text are read at most" }),
   out: z.string().min(1).optional().meta({
@@ -205,13 +208,8 @@ const command: Command = defineCommand({
     const tokenizer = tokenizerOf(model, `calibrate "${name}"`);
     const read = options.text ?? (await embedded()).heldout;
     const ids = tokenizer.encode((await readText(read)).text).subarray(0, options.tokens);
-    const { contextLength } = model.config;
-    const window = options.window ?? Math.min(256, contextLength);
-    if (window > contextLength) {
-      throw new RangeError(
-        `Cannot calibrate in windows of ${window} tokens: wanted a whole number from 2 to ${contextLength}, the model's context`,
-      );
-    }
+    // As quantize compare reads, which may measure with these ranges.
+    const window = options.window ?? defaultWindow(model.config, "compare");
     const text = { ids, window };
     const observer = {
       kind,

@@ -4,6 +4,7 @@ import { openDevice } from "../core/device.ts";
 import { nearest } from "../core/nearest.ts";
 import { toSequences } from "../train/data/batches.ts";
 import { readJsonl, readText } from "../train/data/dataset.ts";
+import { defaultWindow } from "../train/data/windows.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import {
   compareSchemes,
@@ -178,7 +179,7 @@ const OPTIONS = z.strictObject({
   model: MODEL_OPTIONS.model,
   text: z.string().min(1).meta({ description: "the text to measure on", placeholder: "FILE" }),
   window: z.int().min(2).optional()
-    .meta({ description: "tokens of a window; 256, or the context if that is less" }),
+    .meta({ description: "tokens of a window; 256, or the model's context if that is less" }),
   schemes: textList()
     .default(
       [...SCHEME_NAMES].filter((name) =>
@@ -282,22 +283,26 @@ const command: Command = defineCommand({
     using device = await openDevice();
     const model = await openPlain(device, name);
     const tokenizer = tokenizerOf(model, `compare schemes on "${name}"`);
-    const { contextLength } = model.config;
-    const window = options.window ?? Math.min(256, contextLength);
+    const window = options.window ?? defaultWindow(model.config, "compare");
     const ids = tokenizer.encode((await readText(text)).text).subarray(0, limit);
     const { ids: calibrationIds, warnings } = await calibrationOf(model, ids, options);
     const examples = options.data === undefined ? undefined : toSequences(
       (await readJsonl(options.data, { chat: true })).slice(0, options.examples),
       tokenizer,
-      contextLength,
+      model.config.contextLength,
     );
     const plainBytes = model.weightBytes;
     const widths = widthsFor(schemes);
-    if (!json) printLine(row(COLUMNS.map(([column]) => column), widths));
+    const head = row(COLUMNS.map(([column]) => column), widths);
+    let shown = 0;
     const results = await compareSchemes(model, ids, {
       ...{ window, schemes: [...schemes], policy, ranges, keep: options.keep, examples },
       calibration: { ids: calibrationIds, window },
-      onResult: (result) => json || printLine(show(result, plainBytes, widths)),
+      onResult: (result) => {
+        if (json) return;
+        if (shown++ === 0) printLine(head);
+        printLine(show(result, plainBytes, widths));
+      },
     });
     if (json) {
       return printJson({ model: name, text, window, tokens: ids.length, warnings, results });

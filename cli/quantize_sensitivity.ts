@@ -51,7 +51,7 @@ const OPTIONS = z.strictObject({
   measure: z.enum(["divergence", "loss"]).default("divergence")
     .meta({ description: "what shall be least: KL divergence, or the noisier change of the loss" }),
   window: z.int().min(2).optional()
-    .meta({ description: "tokens of a window; 256, or the context if that is less" }),
+    .meta({ description: "tokens of a window; 256, or the model's context if that is less" }),
   places: z.int().min(1).default(512)
     .meta({ description: "places of the text at which predictions are compared" }),
   limit: z.int().min(2).default(4096).meta({ description: "tokens of the text at most" }),

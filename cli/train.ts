@@ -7,6 +7,7 @@ import { loadCheckpoint, saveCheckpoint } from "../train/checkpoint.ts";
 import type { Dataset } from "../train/data/batches.ts";
 import { chunk } from "../train/data/packing.ts";
 import { readJsonl, readText, tokenStream } from "../train/data/dataset.ts";
+import { defaultWindow } from "../train/data/windows.ts";
 import { readConfig } from "../train/files/config.ts";
 import { loadTokenizer } from "../train/files/tokenizer.ts";
 import { Trainer, type TrainProgress } from "../train/loop.ts";
@@ -185,7 +186,7 @@ async function readData(
   }
   const documents = (await readText(text!)).text.split(/\r?\n(?:[ \t]*\r?\n)+/).filter(Boolean);
   const stream = tokenStream(tokenizer, documents.slice(0, limit));
-  return chunk(stream, length ?? Math.min(model.config.contextLength, 256));
+  return chunk(stream, length ?? defaultWindow(model.config, "train"));
 }
 
 /** Runs all steps, and gives what each of them told, and the profile if one was asked for. */

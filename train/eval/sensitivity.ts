@@ -5,6 +5,7 @@
  */
 import { noGrad } from "../../core/autograd.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
+import { defaultWindow } from "../data/windows.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { Embedding } from "../nn/embedding.ts";
 import { Linear } from "../nn/linear.ts";
@@ -102,8 +103,8 @@ class Probe {
   readonly #places: Int32Array<ArrayBuffer>;
   #before: { logits: Float32Array; loss: number } | null = null;
 
-  constructor(model: LanguageModel, { ids, window: given, places = 512 }: ProbeOptions) {
-    const window = given ?? Math.min(256, model.config.contextLength);
+  constructor(model: LanguageModel, options: ProbeOptions) {
+    const { ids, window = defaultWindow(model.config, "compare"), places = 512 } = options;
     checkWindows(model, ids.length, window);
     checkIds(model, ids, "the text");
     if (!Number.isInteger(places) || places < 1) {

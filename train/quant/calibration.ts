@@ -5,13 +5,14 @@
  */
 import { noGrad } from "../../core/autograd.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
+import { checkWindow, defaultWindow } from "../data/windows.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 
 /** The text that a model is calibrated on. */
 export interface CalibrationText {
   /** Its tokens, at least 2. */
   readonly ids: ArrayLike<number>;
-  /** Tokens that are read at a time; 512, or the model's context if that is less. */
+  /** Tokens that are read at a time, at most the model's context; by default 512, or the context if that is less. */
   readonly window?: number;
   /** Windows that are read at most; all by default. */
   readonly windows?: number;
@@ -20,22 +21,27 @@ export interface CalibrationText {
 /** Told of an input: f32 [..., inFeatures], only valid during the call. */
 export type InputWatcher = (paths: readonly string[], x: Tensor) => void;
 
-/** The text's windows, whole ones only, but at least one. Throws a RangeError where there is too little text. */
+/**
+ * The text's windows, whole ones only, but at least one.
+ *
+ * @throws {RangeError} if there are fewer than 2 tokens, the windows do not fit the model's context, or an id is beyond its vocabulary
+ */
 export function calibrationWindows(
   model: LanguageModel,
-  { ids, window: given, windows: most = Infinity }: CalibrationText,
+  {
+    ids,
+    window = defaultWindow(model.config, "calibrate"),
+    windows: most = Infinity,
+  }: CalibrationText,
 ): Int32Array<ArrayBuffer>[] {
-  const { contextLength, vocabSize } = model.config;
+  const { vocabSize } = model.config;
   if (ids.length < 2) {
     throw new RangeError(
       `Cannot calibrate on ${ids.length} tokens: wanted at least 2, and better thousands; ` +
         "pass a text like those that the model will read",
     );
   }
-  const window = Math.min(given ?? 512, contextLength, ids.length);
-  if (!Number.isSafeInteger(window) || window < 1) {
-    throw new RangeError(`Cannot calibrate in windows of ${given}: wanted a whole number above 0`);
-  }
+  checkWindow(model.config, window, "calibrate");
   const all = Int32Array.from(ids);
   const wrong = all.findIndex((id) => id < 0 || id >= vocabSize);
   if (wrong >= 0) {
@@ -45,8 +51,9 @@ export function calibrationWindows(
       }, but the model's vocabulary has ${vocabSize}; encode the text with the model's own tokenizer`,
     );
   }
-  const count = Math.min(most, Math.floor(all.length / window));
-  return Array.from({ length: count }, (_, i) => all.slice(i * window, (i + 1) * window));
+  const length = Math.min(window, all.length);
+  const count = Math.min(most, Math.floor(all.length / length));
+  return Array.from({ length: count }, (_, i) => all.slice(i * length, (i + 1) * length));
 }
 
 /** Runs windows through a model without gradients; `body` is told which layers read each input, one call for each input. */

@@ -128,7 +128,11 @@ Deno.test("evaluatePerplexity() says what does not fit", async () => {
   const refuses = (text: string, own: ArrayLike<number>, options = {}) =>
     assertRejects(() => evaluatePerplexity(model, own, options), RangeError, text);
   await refuses("of 1 tokens: wanted at least 2", [5]);
-  await refuses("windows of 1 tokens: wanted a whole number from 2 to 128", ids, { window: 1 });
+  await refuses(
+    "Cannot evaluate in windows of 1 tokens: wanted a whole number from 2 to 128, the model's context; choose",
+    ids,
+    { window: 1 },
+  );
   await refuses("windows of 129 tokens", ids, { window: 129 });
   await refuses("0 windows at a time", ids, { batchSize: 0 });
   await refuses("token 2 has the id 320, but the model's vocabulary has 320", [1, 320]);
