@@ -5,7 +5,7 @@ import { matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type LinearLayer, QuantizedLinear } from "../train/nn/linear.ts";
 import type { ActivationRanges, LayerRange } from "../train/quant/activation_ranges.ts";
-import { OVERBEARING } from "../train/quant/input_errors.ts";
+import { medianChannel, OVERBEARING, timesMedian } from "../train/quant/input_errors.ts";
 import { type ActivationMode, quantizeActivations } from "../train/quant/quantize_activations.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { rotateLayers } from "../train/quant/rotate_layers.ts";
@@ -197,15 +197,15 @@ async function roundInputs(
   return made.ranges?.smoothing !== undefined && made.ranges?.smoothing !== null;
 }
 
-/** How many times as wide as the median channel a range is; of an even number the lower of the two. */
-function timesMedian({ channels, range }: LayerRange): number {
-  const median = channels.toSorted()[(channels.length - 1) >> 1];
-  return Math.max(-range.low, range.high) / median;
+/** Whether an outlier takes the range of a layer's input from all else. */
+function isOverborne({ channels, range }: LayerRange): boolean {
+  const median = channels[medianChannel(channels)];
+  return timesMedian(Math.max(-range.low, range.high), median) >= OVERBEARING;
 }
 
 /** Says in which layers with static inputs an outlier leaves few steps to all else. */
 function warnOfOutliers({ layers, smoothing }: ActivationRanges, fixed: readonly string[]): void {
-  const hit = fixed.filter((path) => timesMedian(layers.get(path)!) >= OVERBEARING);
+  const hit = fixed.filter((path) => isOverborne(layers.get(path)!));
   if (hit.length === 0) return;
   const kinds = [...new Set(hit.map((path) => path.slice(path.lastIndexOf(".") + 1)))].join();
   printError(

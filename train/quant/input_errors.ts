@@ -149,15 +149,24 @@ function tokenNoise(numbers: Float32Array, width: number): number {
   return noise;
 }
 
+/** The channel whose magnitude is the median of all: of an even number the lower of the two. */
+export function medianChannel(magnitudes: ArrayLike<number>): number {
+  const order = Array.from(magnitudes, (_, channel) => channel);
+  order.sort((a, b) => magnitudes[a] - magnitudes[b] || b - a);
+  return order[(order.length - 1) >> 1];
+}
+
+/** How many times the median channel's a magnitude is: 0 for 0, even where the median is 0 too. */
+export function timesMedian(magnitude: number, median: number): number {
+  return magnitude === 0 ? 0 : magnitude / median;
+}
+
 /** The outlying channels, and the median one. */
 function outliersOf(channels: readonly ChannelRange[]) {
-  const sorted = channels.toSorted((a, b) => b.magnitude - a.magnitude || a.channel - b.channel);
-  // Of an even number the lower of the two.
-  const median = sorted[sorted.length >> 1];
-  const named = sorted.map((own): OutlierChannel => {
-    const { magnitude } = own;
-    return { ...own, timesMedian: magnitude === 0 ? 0 : magnitude / median.magnitude };
-  });
+  const median = channels[medianChannel(channels.map(({ magnitude }) => magnitude))];
+  const named = channels
+    .map((own) => ({ ...own, timesMedian: timesMedian(own.magnitude, median.magnitude) }))
+    .sort((a, b) => b.magnitude - a.magnitude || a.channel - b.channel);
   const all = named.filter(({ timesMedian }) => timesMedian >= OUTLYING);
   const outliers = all.slice(0, MOST_NAMED);
   return { outlier: named[0], outlying: all.length, outliers, median };

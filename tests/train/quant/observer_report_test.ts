@@ -8,7 +8,13 @@ import {
   InputStatistics,
   inputStatistics,
 } from "../../../train/quant/input_statistics.ts";
-import { CHANNEL_BINS, inputErrors, REPORTED } from "../../../train/quant/input_errors.ts";
+import {
+  CHANNEL_BINS,
+  inputErrors,
+  medianChannel,
+  REPORTED,
+  timesMedian,
+} from "../../../train/quant/input_errors.ts";
 import { observerReport } from "../../../train/quant/observer_report.ts";
 import { createObserver } from "../../../train/quant/observers.ts";
 import { assert, assertEquals, assertRelativeError } from "../../assert.ts";
@@ -36,6 +42,12 @@ Deno.test("statistics choose the ranges that observers choose which see all numb
   assertEquals(calibrationWindows(model, TEXT).length, 3);
   assertEquals(statistics[0].histogram.total, 96 * 48);
   model.dispose();
+});
+
+Deno.test("the median channel of an even number is the lower of the two in the middle", () => {
+  assertEquals([[3], [9, 1], [2, 9, 1], [4, 9, 1, 5]].map(medianChannel), [0, 1, 0, 0]);
+  assertEquals([[7, 7, 7], [0, 5, 0, 5], [0, 0, 0, 5]].map(medianChannel), [1, 0, 1]);
+  assertEquals([timesMedian(6, 2), timesMedian(6, 0), timesMedian(0, 0)], [3, Infinity, 0]);
 });
 
 Deno.test("observerReport() gives each observer's error, and the largest outlier", async () => {
