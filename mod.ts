@@ -101,11 +101,10 @@ export { fakeQuantize, type FakeQuantOptions } from "./kernels/quant/fake_quant.
 export {
   type FourBitBytes,
   fourBitFromBytes,
-  type FourBitOptions,
   type FourBitScales,
   FourBitTensor,
-  quantizeFourBit,
 } from "./kernels/quant/four_bit.ts";
+export { type FourBitOptions, quantizeFourBit } from "./kernels/quant/four_bit_quantize.ts";
 export {
   type ExplainedGroup,
   type ExplainedNumber,

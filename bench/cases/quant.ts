@@ -7,7 +7,7 @@ import { multiplyGated, multiplyMany } from "../../kernels/linear/multiply_many.
 import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
 import { choosePacked, runPacked } from "../../kernels/linear/packed_matmul.ts";
 import { rmsNormRef } from "../../kernels/norm/rms_norm_ref.ts";
-import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../kernels/quant/four_bit_quantize.ts";
 import { quantizeFourBitRef } from "../../kernels/quant/four_bit_ref.ts";
 import { type KernelCase, places, type Sizes } from "../case.ts";
 import { BLOCK, randomFourBit, randomWeight, type Scheme, weightBytes } from "./quant_weights.ts";

@@ -8,7 +8,7 @@ import type { Device } from "../../core/device.ts";
 import { sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor, zeros } from "../../core/tensor.ts";
 import { cast } from "../../kernels/pointwise/cast.ts";
-import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../kernels/quant/four_bit_quantize.ts";
 import { INTEGER_BITS, IntegerTensor } from "../../kernels/quant/integer.ts";
 import type { QuantizedTensor } from "../../kernels/quant/quantized_tensor.ts";
 import type { Json } from "../../train/files/tokenizer.ts";

@@ -6,11 +6,8 @@
 import { noGrad } from "../../core/autograd.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { mul, sub } from "../../kernels/pointwise/arithmetic.ts";
-import {
-  type FourBitOptions,
-  FourBitTensor,
-  quantizeFourBit,
-} from "../../kernels/quant/four_bit.ts";
+import { FourBitTensor } from "../../kernels/quant/four_bit.ts";
+import { type FourBitOptions, quantizeFourBit } from "../../kernels/quant/four_bit_quantize.ts";
 import { sum } from "../../kernels/reduce/sum.ts";
 import type { LanguageModel } from "../models/language_model.ts";
 import { type LinearLayer, QuantizedLinear } from "../nn/linear.ts";

@@ -5,11 +5,8 @@
  */
 import type { Device } from "../../core/device.ts";
 import { empty, type Tensor, viewOf } from "../../core/tensor.ts";
-import {
-  type FourBitOptions,
-  FourBitQuantizer,
-  type FourBitTensor,
-} from "../../kernels/quant/four_bit.ts";
+import type { FourBitTensor } from "../../kernels/quant/four_bit.ts";
+import { type FourBitOptions, FourBitQuantizer } from "../../kernels/quant/four_bit_quantize.ts";
 import { type GgufBlockTensor, GgufBlockWriter } from "../../kernels/quant/gguf_block.ts";
 import type { GgufBlockType } from "../../kernels/quant/gguf_types.ts";
 import type { TensorSource } from "../files/safetensors.ts";

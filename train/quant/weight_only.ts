@@ -6,7 +6,7 @@
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import { cast } from "../../kernels/pointwise/cast.ts";
 import { columnChoice } from "../../kernels/pointwise/pick_columns.ts";
-import { quantizeFourBit } from "../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../kernels/quant/four_bit_quantize.ts";
 import { hqq } from "../../kernels/quant/hqq.ts";
 import { integerFromCodes } from "../../kernels/quant/integer_codes.ts";
 import {

@@ -12,7 +12,7 @@ import { byteStream, fitsByteStream } from "../../../kernels/linear/int8_stream.
 import { byteTiles, fitsByteTiles } from "../../../kernels/linear/int8_tile.ts";
 import { type ByteProduct, hasByteCodes } from "../../../kernels/linear/int8_words.ts";
 import { matmulRef } from "../../../kernels/linear/matmul_ref.ts";
-import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { integerFromCodes, integerParts } from "../../../kernels/quant/integer_codes.ts";
 import {
   type IntegerTensor,

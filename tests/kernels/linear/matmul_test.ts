@@ -13,7 +13,7 @@ import {
   tilesOf,
 } from "../../../kernels/linear/tile_plan.ts";
 import { packedOperand } from "../../../kernels/linear/tile_packed.ts";
-import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { assert, assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
 import { device, randomNumbers, randomTensor } from "../../device.ts";
 import { checkOp } from "../../gradient.ts";

@@ -4,7 +4,7 @@ import { type Tensor, tensor } from "../../../core/tensor.ts";
 import { gemvRef } from "../../../kernels/linear/gemv_ref.ts";
 import { multiplyGated, multiplyMany, type Weight } from "../../../kernels/linear/multiply_many.ts";
 import { rmsNormRef } from "../../../kernels/norm/rms_norm_ref.ts";
-import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { ggufBlocks } from "../../../kernels/quant/gguf_block.ts";
 import { quantizeInteger } from "../../../kernels/quant/integer.ts";
 import { assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";

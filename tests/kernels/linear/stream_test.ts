@@ -8,7 +8,7 @@ import {
   fourBitFormat,
   integerFormat,
 } from "../../../kernels/linear/weight_format.ts";
-import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { ggufBlocks } from "../../../kernels/quant/gguf_block.ts";
 import { GGUF_BLOCKS, type GgufBlockType } from "../../../kernels/quant/gguf_types.ts";
 import { quantizeInteger } from "../../../kernels/quant/integer.ts";

@@ -4,7 +4,8 @@ import { STREAM_ROWS } from "../../../kernels/linear/stream_product.ts";
 import { matmulRef } from "../../../kernels/linear/matmul_ref.ts";
 import { doubleQuantize, nestedToAbsmax } from "../../../kernels/quant/double_quant.ts";
 import { dynamicMap } from "../../../kernels/quant/dynamic_map.ts";
-import { absmaxOf, fourBitFromBytes, quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { absmaxOf, fourBitFromBytes } from "../../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { dequantizeFourBitRef, quantizeFourBitRef } from "../../../kernels/quant/four_bit_ref.ts";
 import { FP4_TABLE, thresholdsOf } from "../../../kernels/quant/tables.ts";
 import {

@@ -1,7 +1,7 @@
 // deno-lint-ignore-file camelcase -- the names are those of config.json
 import { noGrad } from "../../../core/autograd.ts";
 import type { Tensor } from "../../../core/tensor.ts";
-import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { transpose } from "../../../kernels/pointwise/transpose.ts";
 import { addLora, mergeAdapter } from "../../../train/adapters/lora.ts";
 import { SafetensorsFile } from "../../../train/files/safetensors.ts";

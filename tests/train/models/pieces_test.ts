@@ -1,7 +1,7 @@
 import { device } from "../../device.ts";
 import { Random } from "../../../core/random.ts";
 import { tensor } from "../../../core/tensor.ts";
-import { quantizeFourBit } from "../../../kernels/quant/four_bit.ts";
+import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { SafetensorsFile, writeSafetensors } from "../../../train/files/safetensors.ts";
 import { piecesOf, quantizePieces, uploadPieces } from "../../../train/models/pieces.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
