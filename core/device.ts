@@ -18,7 +18,8 @@ import { type Constants, type Kernel, type Pipeline, Pipelines } from "./kernel.
 import { type MemoryUse, Pool, Storage } from "./pool.ts";
 import type { Recorder } from "./capture.ts";
 import { refusal } from "./refusal.ts";
-import { Tensor, type TypedArray } from "./tensor.ts";
+import { Scopes } from "./scopes.ts";
+import type { Tensor, TypedArray } from "./tensor.ts";
 import { Mirrors } from "./texels.ts";
 
 /** Work that a device has done since it was opened. */
@@ -71,7 +72,7 @@ export class Device {
   readonly #pipelines: Pipelines;
   readonly #mirrors: Mirrors;
   readonly #groups: BindGroups;
-  readonly #scopes: Set<Storage>[] = [];
+  readonly #scopes = new Scopes((storage) => this.free(storage));
   #pending: Command[] = [];
   #epoch = 1;
   #dispatches = 0;
@@ -241,14 +242,14 @@ export class Device {
     this.check();
     const storage = new Storage(bytes, this.pool.acquire(bytes));
     if (this.recorder) this.recorder.own(storage);
-    else this.#scopes.at(-1)?.add(storage);
+    else this.#scopes.add(storage);
     return storage;
   }
 
   /** @ignore Gives memory back; freeing twice does nothing. */
   free(storage: Storage): void {
     if (!storage.block || this.recorder) return;
-    for (const scope of this.#scopes) scope.delete(storage);
+    this.#scopes.forget(storage);
     this.pool.release(storage.block);
     storage.block = null;
   }
@@ -267,30 +268,12 @@ export class Device {
    * ```
    */
   scope<T>(body: () => T): T {
-    const own = new Set<Storage>();
-    const depth = this.#scopes.push(own);
-    let kept = new Set<Storage>();
-    try {
-      const result = body();
-      if (result instanceof Promise) {
-        throw new TypeError("Cannot end a scope over a promise: pass a function that is not async");
-      }
-      kept = storagesIn(result);
-      return result;
-    } finally {
-      this.#scopes.length = depth - 1;
-      const outer = this.#scopes.at(-1);
-      // Last in, first out: the next step takes the buffers in the order in which this one took them.
-      for (const storage of [...own].reverse()) {
-        if (kept.has(storage)) outer?.add(storage);
-        else this.free(storage);
-      }
-    }
+    return this.#scopes.run(body);
   }
 
   /** Takes a tensor out of every scope: it lives until `dispose`. */
   keep<T extends Tensor>(t: T): T {
-    for (const scope of this.#scopes) scope.delete(t.storage);
+    this.#scopes.forget(t.storage);
     return t;
   }
 
@@ -376,18 +359,6 @@ export class Device {
 function blockOf(b: Bound): NonNullable<Storage["block"]> {
   if (b.kind !== "uniform" && b.storage.block) return b.storage.block;
   throw new TypeError("Cannot read a tensor that was freed: its scope ended, or it was disposed");
-}
-
-/** The storages of the tensors in a value. */
-function storagesIn(value: unknown, found = new Set<Storage>()): Set<Storage> {
-  if (value instanceof Tensor) {
-    found.add(value.storage);
-  } else if (Array.isArray(value)) {
-    for (const item of value) storagesIn(item, found);
-  } else if (value && Object.getPrototypeOf(value) === Object.prototype) {
-    for (const item of Object.values(value)) storagesIn(item, found);
-  }
-  return found;
 }
 
 /**
