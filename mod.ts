@@ -300,10 +300,9 @@ export { awqLayers, type AwqOptions, type AwqResult } from "./train/quant/awq.ts
 export {
   type CompareOptions,
   compareSchemes,
-  SCHEME_NAMES,
-  type SchemeName,
   type SchemeResult,
 } from "./train/eval/compare_schemes.ts";
+export { SCHEME_NAMES, type SchemeName, type SchemeNeeds } from "./train/eval/named_schemes.ts";
 export {
   BatchNormQat,
   type ConvertedLayer,

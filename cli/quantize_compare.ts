@@ -6,12 +6,8 @@ import { toSequences } from "../train/data/batches.ts";
 import { readJsonl, readText } from "../train/data/dataset.ts";
 import { defaultWindow } from "../train/data/windows.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
-import {
-  compareSchemes,
-  looksAtText,
-  SCHEME_NAMES,
-  type SchemeResult,
-} from "../train/eval/compare_schemes.ts";
+import { compareSchemes, type SchemeResult } from "../train/eval/compare_schemes.ts";
+import { looksAtText, SCHEME_NAMES } from "../train/eval/named_schemes.ts";
 import { readPolicy } from "../train/quant/policy.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { type Command, defineCommand } from "./command.ts";

@@ -7,88 +7,22 @@ import { noGrad } from "../../core/autograd.ts";
 import { tensor } from "../../core/tensor.ts";
 import { IGNORED, type Sequence } from "../data/dataset.ts";
 import { defaultWindow, windowsOf } from "../data/windows.ts";
+import type { LanguageModel } from "../models/language_model.ts";
+import { type LayerErrors, layerErrors } from "../quant/layer_errors.ts";
+import { checkPlain } from "../quant/weight_only.ts";
 import { evaluateAccuracy } from "./accuracy.ts";
+import { divergenceOf } from "./divergence.ts";
+import { applyScheme, checkNeeds, type SchemeNeeds } from "./named_schemes.ts";
+import { lossChangeOf, rightnessOf, type WindowLoss } from "./paired.ts";
 import { checkWindows } from "./perplexity.ts";
 import { checkIds, score } from "./score.ts";
-import type { LanguageModel } from "../models/language_model.ts";
-import { awqLayers } from "../quant/awq.ts";
-import { type CalibrationText, calibrationWindows } from "../quant/calibration.ts";
-import { gptqLayers } from "../quant/gptq_layers.ts";
-import { type LayerErrors, layerErrors } from "../quant/layer_errors.ts";
-import { splitLayers } from "../quant/outlier_layers.ts";
-import {
-  parseScheme,
-  type QuantizationPolicy,
-  quantizeByPolicy,
-  schemesOf,
-} from "../quant/policy.ts";
-import {
-  quantizeActivations,
-  type QuantizeActivationsOptions,
-  readsActivation,
-} from "../quant/quantize_activations.ts";
-import type { ActivationRanges } from "../quant/activation_ranges.ts";
-import { rotateLayers } from "../quant/rotate_layers.ts";
-import { SMOOTHING } from "../quant/smooth_quant.ts";
-import { checkPlain, quantizeLayers } from "../quant/weight_only.ts";
-
-/** A way to put a model into few bits, by the name that it has in tables. */
-export type SchemeName = (typeof SCHEME_NAMES)[number];
-
-/** All of them. */
-export const SCHEME_NAMES = [
-  ...["f32", "int8", "int4", "int3", "int2", "nf4", "nf4-dq", "fp4", "fp4-dq"] as const,
-  ...["gptq", "awq", "hqq"] as const,
-  ...[
-    "w8a8-dynamic",
-    "w8a8-static",
-    "w8a8-smooth",
-    "w8a8-rotated",
-    "w4a8",
-    "w4a8-rotated",
-  ] as const,
-  ...["split", "policy"] as const,
-] as const;
-
-/** Those whose activations are in 8 bits too. */
-const BYTE_SCHEMES: Readonly<Record<string, QuantizeActivationsOptions | undefined>> = {
-  "w8a8-dynamic": {},
-  "w8a8-static": { activations: "static" },
-  // As SmoothQuant is used with models of Llama's kind: what no scale for all tokens covers stays in more bits.
-  "w8a8-smooth": {
-    activations: (path) => readsActivation(path) ? "none" : "static",
-    smooth: SMOOTHING,
-  },
-  "w4a8": { weights: "int4" },
-};
-
-/** Schemes whose inputs are turned, by the type of their weights. */
-const ROTATED: Readonly<Record<string, "int8" | "int4" | undefined>> = {
-  "w8a8-rotated": "int8",
-  "w4a8-rotated": "int4",
-};
-
-/** Whether a scheme looks at a text before it rounds; fixed ranges, if there are any, spare one of them that. */
-export function looksAtText(scheme: string, hasRanges: boolean): boolean {
-  if (scheme === "w8a8-static") return !hasRanges;
-  return ["gptq", "awq", "split"].includes(scheme) || ROTATED[scheme] !== undefined ||
-    BYTE_SCHEMES[scheme]?.activations !== undefined;
-}
 
 /** How `compareSchemes` goes about it. */
-export interface CompareOptions {
+export interface CompareOptions extends SchemeNeeds {
   /** The schemes, in the order of the table: some of `SCHEME_NAMES`, or such as `parseScheme` takes, "int4-g32". */
   readonly schemes: readonly string[];
   /** Tokens of a window; 256 by default, or the model's context if that is less. */
   readonly window?: number;
-  /** What GPTQ, AWQ, static activations, and "split" if given, are calibrated on: another text than the one that is measured. */
-  readonly calibration?: CalibrationText;
-  /** What "w8a8-static" takes instead of calibrating: `calibrateActivations` found it earlier. */
-  readonly ranges?: ActivationRanges;
-  /** The share of channels that "split" keeps in 16 bits; 0.1 by default. */
-  readonly keep?: number;
-  /** What the scheme "policy" follows. */
-  readonly policy?: QuantizationPolicy;
   /** Examples, as `tokenizeExamples` gives them, that are answered too. */
   readonly examples?: readonly Sequence[];
   /** Told of each result as it comes. */
@@ -138,8 +72,7 @@ const PLACES = 64;
 
 /** What a model says of the text. */
 interface Reading {
-  /** The sum of losses and the number of labels in each window. */
-  readonly windows: readonly { readonly loss: number; readonly labels: number }[];
+  readonly windows: readonly WindowLoss[];
   readonly predicted: Int32Array;
   /** For each predicted token whether it is the text's. */
   readonly isCorrect: readonly boolean[];
@@ -221,117 +154,6 @@ async function read(
   return { windows: sums, ...told };
 }
 
-/** The mean of `Σ p · log(p / q)` over rows of logits. */
-export function divergenceOf(
-  from: Float32Array,
-  to: Float32Array,
-  vocabulary: number,
-): number {
-  let sum = 0;
-  for (let row = 0; row < from.length; row += vocabulary) {
-    const [p, q] = [from.subarray(row, row + vocabulary), to.subarray(row, row + vocabulary)];
-    const [a, b] = [logSumExp(p), logSumExp(q)];
-    for (let i = 0; i < vocabulary; i++) sum += Math.exp(p[i] - a) * (p[i] - q[i] - (a - b));
-  }
-  // Rounding may leave a hair less than nothing.
-  return Math.max(0, sum * vocabulary / from.length);
-}
-
-/** `log Σ exp(x)`. */
-export function logSumExp(x: Float32Array): number {
-  let most = -Infinity;
-  for (const value of x) most = Math.max(most, value);
-  let sum = 0;
-  for (const value of x) sum += Math.exp(value - most);
-  return most + Math.log(sum);
-}
-
-/** The mean difference over windows and the half width of its 95 % interval, from the windows' spread. */
-function change(before: Reading, after: Reading): { mean: number; interval: number } {
-  const differences = before.windows.map(({ loss, labels }, i) =>
-    (after.windows[i].loss - loss) / labels
-  );
-  const n = differences.length;
-  const labels = before.windows.reduce((sum, own) => sum + own.labels, 0);
-  const mean = differences.reduce((sum, d, i) => sum + d * before.windows[i].labels, 0) / labels;
-  const squares = differences.reduce((sum, d) => sum + (d - mean) ** 2, 0);
-  return { mean, interval: n < 2 ? NaN : 1.96 * Math.sqrt(squares / (n - 1) / n) };
-}
-
-/**
- * The share of what is right, how much less it is than before, and the half width of that one's 95 % interval: Agresti and Min's for
- * pairs (Statistics in Medicine 24, 2005), which is not 0 where few pairs agree by chance.
- */
-function rightOf(before: readonly boolean[], after: readonly boolean[]) {
-  const n = after.length;
-  const lost = after.filter((own, i) => before[i] && !own).length;
-  const won = after.filter((own, i) => own && !before[i]).length;
-  const width = 1.96 * Math.sqrt(lost + won + 1 - (lost - won) ** 2 / (n + 2)) / (n + 2);
-  const share = after.filter(Boolean).length / n;
-  return { share, drop: (lost - won) / n, interval: before === after ? 0 : width };
-}
-
-function textFor(scheme: string, text: CalibrationText | undefined): CalibrationText {
-  if (text) return text;
-  throw new TypeError(
-    `Cannot compare ${scheme} without a text to calibrate on: pass calibration, with other text than is measured`,
-  );
-}
-
-/** Throws if a scheme lacks what it looks at, or a policy does not fit the model: before minutes of work, and not behind it. */
-function checkNeeds(model: LanguageModel, options: CompareOptions): void {
-  const { schemes, calibration: text, ranges, policy } = options;
-  for (const scheme of schemes) {
-    // A split can do without.
-    if (looksAtText(scheme, ranges !== undefined) && (scheme !== "split" || text)) {
-      calibrationWindows(model, textFor(scheme, text));
-    }
-    if (scheme === "policy") schemesOf(model, policyOf(policy));
-    if (!(SCHEME_NAMES as readonly string[]).includes(scheme)) parseScheme(scheme);
-  }
-}
-
-function policyOf(policy: QuantizationPolicy | undefined): QuantizationPolicy {
-  if (policy) return policy;
-  throw new TypeError('Cannot compare "policy" without one: pass policy, a list of rules');
-}
-
-/** Puts a model into few bits, until `restore()`. */
-async function apply(
-  model: LanguageModel,
-  scheme: string,
-  { calibration: text, policy, ranges, keep }: CompareOptions,
-): Promise<{ restore(): void }> {
-  switch (scheme) {
-    case "w8a8-dynamic":
-    case "w8a8-static":
-    case "w8a8-smooth":
-    case "w4a8": {
-      const options = BYTE_SCHEMES[scheme]!;
-      if (!options.activations) return await quantizeActivations(model, options);
-      const found = scheme === "w8a8-static" && ranges
-        ? { ranges }
-        : { calibration: textFor(scheme, text) };
-      return await quantizeActivations(model, { ...options, ...found });
-    }
-    case "w8a8-rotated":
-    case "w4a8-rotated":
-      return await rotateLayers(model, { text: textFor(scheme, text), weights: ROTATED[scheme] });
-    case "gptq":
-      return await gptqLayers(model, { text: textFor(scheme, text) });
-    case "awq":
-      return await awqLayers(model, { text: textFor(scheme, text) });
-    case "split":
-      return await splitLayers(model, { text, share: keep });
-    case "policy":
-      return await quantizeByPolicy(model, policyOf(policy));
-    default: {
-      const own = parseScheme(scheme);
-      return own ? await quantizeLayers(model, own) : { restore() {} };
-    }
-  }
-}
-
 function sizeOf(model: LanguageModel): { bytes: number; bitsPerWeight: number } {
   let [size, weights] = [0, 0];
   for (const [, layer] of model.linearLayers()) {
@@ -372,19 +194,19 @@ export async function compareSchemes(
   checkWindows(model, ids.length, window);
   checkIds(model, ids, "the text");
   checkPlain(model, "compare schemes on");
-  checkNeeds(model, options);
+  checkNeeds(model, schemes, options);
   const before = await read(model, ids, window, examples);
   const results: SchemeResult[] = [];
   for (const scheme of schemes) {
     const plain = new Map([...model.linearLayers()]);
-    const applied = await apply(model, scheme, options);
+    const applied = await applyScheme(model, scheme, options);
     try {
       const after = scheme === "f32" ? before : await read(model, ids, window, examples);
       const labels = after.windows.reduce((sum, own) => sum + own.labels, 0);
       const loss = after.windows.reduce((sum, own) => sum + own.loss, 0) / labels;
-      const { mean, interval } = change(before, after);
-      const right = rightOf(before.isCorrect, after.isCorrect);
-      const answers = after.isAnswered && rightOf(before.isAnswered!, after.isAnswered);
+      const { mean, interval } = lossChangeOf(before.windows, after.windows);
+      const right = rightnessOf(before.isCorrect, after.isCorrect);
+      const answers = after.isAnswered && rightnessOf(before.isAnswered!, after.isAnswered);
       const same = after.predicted.filter((token, i) => token === before.predicted[i]).length;
       const result: SchemeResult = {
         scheme,

@@ -13,7 +13,7 @@ import type { Named } from "../nn/module.ts";
 import { chooseSchemes, type Chosen } from "../quant/choose_bits.ts";
 import { parseScheme, type QuantizationPolicy, quantizeByPolicy } from "../quant/policy.ts";
 import { checkPlain, quantizeWeight, type ReplacedLayers } from "../quant/weight_only.ts";
-import { divergenceOf, logSumExp } from "./compare_schemes.ts";
+import { divergenceOf, logSumExp } from "./divergence.ts";
 import { checkWindows } from "./perplexity.ts";
 import { checkIds } from "./score.ts";
 

@@ -1,7 +1,7 @@
 /** All of SmolLM2's linear layers in W8A8 with static activations, on a few tokens: `bench/quantization.md` has many. */
 import { noGrad } from "../../../core/autograd.ts";
 import { tensor } from "../../../core/tensor.ts";
-import { divergenceOf, logSumExp } from "../../../train/eval/compare_schemes.ts";
+import { divergenceOf, logSumExp } from "../../../train/eval/divergence.ts";
 import type { LanguageModel } from "../../../train/models/language_model.ts";
 import { loadModel } from "../../../train/models/load.ts";
 import { rotateLayers } from "../../../train/quant/rotate_layers.ts";
