@@ -29,6 +29,7 @@ import code from "./rms_norm.wgsl" with { type: "text" };
 import backwardCode from "./rms_norm_backward.wgsl" with { type: "text" };
 import gainCode from "./rms_norm_gain.wgsl" with { type: "text" };
 import heldCode from "./rms_norm_held.wgsl" with { type: "text" };
+import heldRowCode from "./rms_norm_held_row.wgsl" with { type: "text" };
 import heldBackwardCode from "./rms_norm_held_backward.wgsl" with { type: "text" };
 import slotSumCode from "./slot_sum.wgsl" with { type: "text" };
 
@@ -38,11 +39,16 @@ const backwardInputs = ["x", "gain", "d_out", "earlier"];
 const backward = quadKernels("rms_norm_backward", backwardInputs, backwardCode, preamble);
 const gainBackward = kernel("rms_norm_gain", gainCode);
 const held = new KernelMemo((group: 4 | 1, count: number) =>
-  kernel("rms_norm", rowCode(group, count, heldCode))
+  kernel("rms_norm", heldRowsCode(group, count, heldCode))
 );
 const heldBackward = new KernelMemo((group: 4 | 1, count: number) =>
   kernel("rms_norm_backward", rowCode(group, count, slotSumCode + heldBackwardCode))
 );
+
+/** WGSL of a kernel that holds rows in registers, and their inverse root mean squares: both stand where it has ROW. */
+export function heldRowsCode(group: 4 | 1, count: number, code: string): string {
+  return rowCode(group, count, code.replace(/\bROW\b/, () => heldRowCode));
+}
 
 /**
  * `x / √(mean(x²) + ε) · gain` over the last axis.

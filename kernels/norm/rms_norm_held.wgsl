@@ -10,15 +10,7 @@ struct Params { rows: u32, groups: u32, columns: f32, epsilon: f32 }
 @compute @workgroup_size(LANES * ROWS)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
         @builtin(local_invocation_index) index: u32) {
-  let t = row_lane(index);
-  let row = (w.y * n.x + w.x) * ROWS + t.y;
-  let base = min(row, params.rows - 1u) * params.groups;
-  #{let k# = t.x + #u * LANES;
-  let x# = x[base + min(k#, params.groups - 1u)];}#
-  var squares = V(0.0);
-  #{squares += select(V(0.0), x# * x#, k# < params.groups);}#
-  let sum = row_sum(total(squares), t.x, t.y);
-  let r = 1.0 / sqrt(sum / params.columns + params.epsilon);
+  ROW
   if (row >= params.rows) {
     return;
   }

@@ -10,6 +10,7 @@ import { type Kernel, kernel } from "../../core/kernel.ts";
 import { checkDType, rowsAndColumns } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
 import { rowGrid, ROWS_WGSL, splitRows } from "../rows.ts";
+import roundingCode from "./byte_rounding.wgsl" with { type: "text" };
 import dequantizeCode from "./dequantize_rows.wgsl" with { type: "text" };
 import code from "./quantize_rows.wgsl" with { type: "text" };
 
@@ -55,8 +56,7 @@ fn four(row: u32, i: u32) -> vec4<f32> {
 `;
 
 function source(type: string, load: string): string {
-  return ROWS_WGSL + code.replace("array<X>", `array<${type}>`) +
-    load;
+  return ROWS_WGSL + roundingCode + code.replace("array<X>", `array<${type}>`) + load;
 }
 
 const quadKernel: Kernel = kernel("quantize_rows", source("vec4<f32>", QUAD_LOAD));
@@ -65,6 +65,18 @@ const dequantizeKernel = kernel("dequantize_rows", dequantizeCode);
 
 /** The bits of a NaN. */
 const NOT_A_NUMBER = 0x7fc00000;
+
+/** The end of the parameters of kernels that round: a scheme for byte_rounding.wgsl. */
+export function roundingParams(scheme: ActivationScheme): number[] {
+  const { scale, zero, least } = checkActivationScheme(scheme);
+  return [...[scale, zero, least].map(floatBits), NOT_A_NUMBER];
+}
+
+/** Whether two schemes round alike. */
+export function isSameRounding(a: ActivationScheme, b: ActivationScheme): boolean {
+  const [left, right] = [checkActivationScheme(a), checkActivationScheme(b)];
+  return left.scale === right.scale && left.zero === right.zero && left.least === right.least;
+}
 
 /**
  * Throws a RangeError unless a scheme makes sense.
@@ -112,17 +124,16 @@ export function checkActivationScheme(
  */
 export function quantizeRows(x: Tensor, scheme: ActivationScheme): QuantizedRows {
   checkDType("quantize activations", x, "f32", "x");
-  const { scale, zero, least } = checkActivationScheme(scheme);
+  const { zero } = checkActivationScheme(scheme);
   const [rows, columns] = rowsAndColumns(x);
   const { device } = x;
   const words = Math.ceil(columns / 4);
   const codes = empty(device, [rows, words], "u32");
   const scales = empty(device, [rows]);
   const split = splitRows(device, columns);
-  const floats = [scale, zero, least].map(floatBits);
   device.dispatch(
     columns % 4 === 0 ? quadKernel : singleKernel,
-    [x, codes, scales, uniform(rows, columns, words, ...floats, NOT_A_NUMBER)],
+    [x, codes, scales, uniform(rows, columns, words, ...roundingParams(scheme))],
     rowGrid(rows, split),
     { ...split },
   );
