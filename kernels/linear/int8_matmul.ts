@@ -31,7 +31,7 @@ export type ByteVariant = "stream" | "tiles" | "decode";
 type Factors = Omit<ByteProduct, "out" | "sums">;
 
 /** The variant for a product. */
-export function chooseBytes(product: Factors): ByteVariant {
+export function chooseBytes(product: Pick<Factors, "weight" | "m">): ByteVariant {
   // Software Vulkan has no instruction for bytes: taken apart and multiplied in integers they take several times as long as floats.
   if (product.weight.device.adapter.type === "software") return "decode";
   if (fitsByteStream(product)) return "stream";
@@ -77,7 +77,7 @@ export function runBytes(
   const variant = options.variant ?? chooseBytes(own);
   if (variant === "decode") return decoded(own);
   const out = empty(device, [...x.shape.slice(0, -1), weight.shape[0]]);
-  if (variant === "stream") byteStream({ ...own, sums, out });
+  if (variant === "stream") byteStream({ x, m: own.m, weights: [weight], outs: [out], add });
   else {
     const needed = sums ?? (x.zero === 0 ? undefined : codeSums(weight));
     byteTiles({ ...own, sums: needed, out });

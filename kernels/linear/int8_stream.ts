@@ -1,23 +1,23 @@
 /**
- * Products of a few quantized rows with integer weights: 32 lanes take a row of the weights, each word of it once.
+ * Products of a few quantized rows with integer weights: 32 lanes take a row of the weights, each word of it once. One dispatch takes
+ * up to three weights of one form that share x, or a gate and what it gates.
  *
  * @module
  */
+import { uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
-import {
-  type ByteForm,
-  type ByteProduct,
-  bytesWgsl,
-  byteUniform,
-  fitsBytes,
-  formOf,
-  hasByteDots,
-} from "./int8_words.ts";
+import type { Tensor } from "../../core/tensor.ts";
+import type { IntegerTensor } from "../quant/integer.ts";
+import type { QuantizedRows } from "../quant/quantize_rows.ts";
+import { type ByteForm, bytesWgsl, fitsBytes, formOf, hasByteDots } from "./int8_words.ts";
 import { unroll } from "./unroll.ts";
 
 /** Rows of x at most. */
 export const BYTE_STREAM_ROWS = 8;
+
+/** Weights in one dispatch, at most. */
+export const BYTE_STREAM_WEIGHTS = 3;
 
 /** Lanes of a row of weights, and rows of a workgroup. */
 const LANES = 32;
@@ -25,60 +25,107 @@ const ROWS = 4;
 
 const XYZW = "xyzw";
 
-/** Whether the kernels can take a product. */
-export function fitsByteStream({ weight, m }: Pick<ByteProduct, "weight" | "m">): boolean {
+/** Products with weights of one form that share x. */
+export interface ByteStreamProduct {
+  /** [m, k] in bytes. */
+  readonly x: QuantizedRows;
+  readonly m: number;
+  /** One to three weights [n, k]; two of one shape if gated. */
+  readonly weights: readonly IntegerTensor[];
+  /** A result for each weight, or one if gated: f32 [m, n]. */
+  readonly outs: readonly Tensor[];
+  /** silu(x · gateᵀ) · (x · upᵀ). */
+  readonly gated?: boolean;
+  /** Added to the one result. */
+  readonly add?: Tensor;
+  /** f32 [n] for each weight, or none. */
+  readonly biases?: readonly (Tensor | null)[];
+}
+
+/** What tells kernels apart. */
+interface StreamForm extends ByteForm {
+  readonly m: number;
+  /** Words of codes that a lane loads at once. */
+  readonly words: 1 | 4;
+  /** How many results there are. */
+  readonly outputs: number;
+  readonly gated: boolean;
+  readonly add: boolean;
+  /** Which results get a bias. */
+  readonly biases: readonly boolean[];
+}
+
+/** Whether the kernels can take a weight with so many rows of x. */
+export function fitsByteStream(
+  { weight, m }: { readonly weight: IntegerTensor; readonly m: number },
+): boolean {
   return m <= BYTE_STREAM_ROWS && fitsBytes(weight, weight.scheme === "int8" ? 4 : 8);
 }
 
+/** Whether weights that all fit have one form, and the device as many bindings as one dispatch with them needs. */
+export function fitsOneByteStream(
+  { weights: [first, ...others], outs, add, biases = [] }: Omit<ByteStreamProduct, "x" | "m">,
+): boolean {
+  const isAlike = ({ scheme, zeros, groupSize, groups }: IntegerTensor) =>
+    scheme === first.scheme && zeros === first.zeros && groupSize === first.groupSize &&
+    groups === first.groups;
+  const bindings = 2 + outs.length + (add ? 1 : 0) + biases.filter(Boolean).length +
+    2 * (1 + others.length);
+  return others.length < BYTE_STREAM_WEIGHTS && others.every(isAlike) &&
+    bindings <= first.device.mostBuffers;
+}
+
 /** Words of codes that a lane loads at once. */
-function chooseWords({ weight }: ByteProduct): 1 | 4 {
+function chooseWords(weight: IntegerTensor): 1 | 4 {
   const unit = weight.scheme === "int8" ? 16 : 32;
   return weight.shape[1] % unit === 0 && fitsBytes(weight, unit) ? 4 : 1;
 }
 
-/** The kernel for `m` rows of x in units of so many words of weights. */
-function source(form: ByteForm, m: number, words: 1 | 4): string {
-  const { bits, zeros, offset, grouped, add } = form;
+/**
+ * The loop over K of the weights `tags`, which are computed together: what a lane has of row r of x times theirs goes to `yWEIGHT_r`.
+ */
+function loop(form: StreamForm, tags: readonly number[]): string {
+  const { bits, zeros, offset, grouped, m, words } = form;
   // Words of x for each unit, and loads of them.
   const count = bits === 8 ? words : 2 * words;
   const loads = words === 1 ? count : count / 4;
-  const type = words === 1 ? "u32" : "vec4<u32>";
-  const own = (i: number) => words === 1 ? "word" : `word.${XYZW[i]}`;
-  const weightWord = (i: number) =>
-    bits === 8 ? `bytes(${own(i)})` : `bytes(${own(i >> 1)}${i % 2 === 1 ? " >> 16u" : ""})`;
+  const own = (j: number, i: number) => words === 1 ? `word${j}` : `word${j}.${XYZW[i]}`;
+  const weightWord = (j: number, i: number) =>
+    bits === 8 ? `bytes(${own(j, i)})` : `bytes(${own(j, i >> 1)}${i % 2 === 1 ? " >> 16u" : ""})`;
   const xWord = (r: number, i: number) =>
     words === 1 ? `x${r}_${i}` : `x${r}_${i >> 2}.${XYZW[i & 3]}`;
   const rows = (line: (r: number) => string) => unroll(m, line);
+  const weights = (line: (j: number, tag: number) => string) =>
+    tags.map((tag, j) => line(j, tag)).join("\n");
   const all = (line: (i: number) => string) => Array.from({ length: count }, (_, i) => line(i));
-  const value = (r: number) => `(f32(s${r})${zeros ? ` - (own.y - MIDDLE) * f32(all${r})` : ""})`;
-  return `${bytesWgsl(form)}
-@group(0) @binding(0) var<storage, read> codes: array<${type}>;
-@group(0) @binding(1) var<storage, read> row_scales: array<f32>;
-@group(0) @binding(2) var<storage, read> packed: array<${type}>;
-@group(0) @binding(3) var<storage, read> scales: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-@group(0) @binding(5) var<uniform> params: Params;
-${add ? "@group(0) @binding(6) var<storage, read> d: array<f32>;" : ""}
-var<workgroup> parts: array<f32, ${LANES * ROWS * m}>;
-
-@compute @workgroup_size(${LANES * ROWS})
-fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
-        @builtin(local_invocation_index) t: u32) {
-  let first = (w.y * grid.x + w.x) * ${ROWS}u;
-  let row = min(first + t / ${LANES}u, params.n - 1u);
+  const value = (j: number, r: number) =>
+    `(f32(s${j}_${r})${zeros ? ` - (own${j}.y - MIDDLE) * f32(all${r})` : ""})`;
+  return `
+  let row = min(first + t / ${LANES}u, n - 1u);
   let units = params.k / ${4 * count}u;
-  ${rows((r) => `var s${r} = 0; var y${r} = 0.0; ${zeros ? `var all${r} = 0;` : ""}`)}
+  ${rows((r) => `${weights((j) => `var s${j}_${r} = 0;`)} ${zeros ? `var all${r} = 0;` : ""}`)}
   for (var u = t % ${LANES}u; u < units; u += ${LANES}u) {
-    let word = packed[row * units + u];
-    ${all((i) => `let w${i} = ${weightWord(i)};`).join("\n")}
-    ${offset ? `let lost = params.zero * (${all((i) => `dot4(w${i}, ONES)`).join(" + ")});` : ""}
     ${
-    grouped ? `let own = scales[row * params.groups + u * ${4 * count}u / params.group_size];` : ""
+    weights((j, tag) =>
+      `let word${j} = packed${tag}[row * units + u];
+    ${all((i) => `let w${j}_${i} = ${weightWord(j, i)};`).join("\n")}
+    ${
+        offset
+          ? `let lost${j} = params.zero * (${all((i) => `dot4(w${j}_${i}, ONES)`).join(" + ")});`
+          : ""
+      }
+    ${
+        grouped
+          ? `let own${j} = scales${tag}[row * params.groups + u * ${
+            4 * count
+          }u / params.group_size];`
+          : ""
+      }`
+    )
   }
     ${
     rows((r) =>
       `${unroll(loads, (i) => `let x${r}_${i} = codes[(${r}u * units + u) * ${loads}u + ${i}u];`)}
-    s${r} += ${all((i) => `dot4(${xWord(r, i)}, w${i})`).join(" + ")}${offset ? " - lost" : ""};
     ${
         zeros
           ? `all${r} += ${all((i) => `dot4(${xWord(r, i)}, ONES)`).join(" + ")}${
@@ -86,22 +133,122 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) grid: vec3
           };`
           : ""
       }
-    ${grouped ? `y${r} += own.x * ${value(r)}; s${r} = 0; ${zeros ? `all${r} = 0;` : ""}` : ""}`
+    ${
+        weights((j) =>
+          `s${j}_${r} += ${all((i) => `dot4(${xWord(r, i)}, w${j}_${i})`).join(" + ")}${
+            offset ? ` - lost${j}` : ""
+          };
+    ${grouped ? `y${j}_${r} += own${j}.x * ${value(j, r)}; s${j}_${r} = 0;` : ""}`
+        )
+      }
+    ${grouped && zeros ? `all${r} = 0;` : ""}`
     )
   }
   }
-  ${grouped ? "" : `let own = scales[row];\n${rows((r) => `y${r} = own.x * ${value(r)};`)}`}
-  ${rows((r) => `parts[${r * LANES * ROWS}u + t] = y${r};`)}
+  ${
+    grouped ? "" : weights((j, tag) =>
+      `let own${j} = scales${tag}[row];
+  ${rows((r) => `y${j}_${r} = own${j}.x * ${value(j, r)};`)}`
+    )
+  }`;
+}
+
+/** The kernel's code for so many words of weights at a time. */
+function source(form: StreamForm): string {
+  const { m, words, outputs, gated, add, biases } = form;
+  const type = words === 1 ? "u32" : "vec4<u32>";
+  const together = gated ? 2 : 1;
+  const sums = Array.from({ length: together * m }, (_, i) => `y${Math.floor(i / m)}_${i % m}`);
+  const lanes = LANES * ROWS;
+  let binding = 3 + outputs;
+  const bound = (text: string) => `@group(0) @binding(${binding++}) var<storage, read> ${text}`;
+  const added = add ? bound("d: array<f32>;") : "";
+  const biasBindings = biases.map((has, i) => has ? bound(`bias${i}: array<f32>;`) : "");
+  const weightBindings = unroll(gated ? 2 : outputs, (i) =>
+    `${bound(`packed${i}: array<${type}>;`)}
+${bound(`scales${i}: array<vec2<f32>>;`)}`);
+  // Workgroups belong to one weight after the other.
+  const forEach = (line: (i: number) => string) =>
+    Array.from({ length: outputs }, (_, i) => {
+      const isLast = i === outputs - 1;
+      return outputs === 1
+        ? line(i)
+        : `${isLast ? "" : `if (group < params.end${i}) `}{${line(i)}}`;
+    }).join(" else ");
+  const value = (i: number) => {
+    if (gated) return "y * sigmoid(y) * (total(1u, t) * scale)";
+    const bias = biases[i] ? ` + bias${i}[first + t % ${ROWS}u]` : "";
+    return add ? `total(0u, t) * scale + d[at]${bias}` : bias ? `apart(y)${bias}` : "y";
+  };
+  return `${bytesWgsl(form)}
+struct Params {
+  k: u32, group_size: u32, groups: u32, zero: i32,
+  n0: u32, n1: u32, n2: u32, end0: u32, end1: u32, nothing: u32,
+}
+@group(0) @binding(0) var<storage, read> codes: array<${type}>;
+@group(0) @binding(1) var<storage, read> row_scales: array<f32>;
+@group(0) @binding(2) var<uniform> params: Params;
+${
+    unroll(outputs, (i) =>
+      `@group(0) @binding(${3 + i}) var<storage, read_write> out${i}: array<f32>;`)
+  }
+${added}
+${biasBindings.join("\n")}
+${weightBindings}
+var<workgroup> parts: array<f32, ${sums.length * lanes}>;
+
+// The lanes' parts of element t of a workgroup's results, with the first weight or the second, added in their order.
+fn total(weight: u32, t: u32) -> f32 {
+  let base = (weight * ${m}u + t / ${ROWS}u) * ${lanes}u + t % ${ROWS}u * ${LANES}u;
+  var sum = 0.0;
+  for (var i = 0u; i < ${LANES}u; i++) {
+    sum += parts[base + i];
+  }
+  return sum;
+}
+${
+    gated
+      ? `
+// As silu_gate.wgsl has it.
+fn sigmoid(x: f32) -> f32 {
+  let e = exp(-abs(x));
+  return select(e, 1.0, x >= 0.0) / (1.0 + e);
+}`
+      : ""
+  }
+${
+    biases.some(Boolean) && !add
+      ? `
+// A product that is rounded before anything is added, as where the sum is another kernel's: compilers fuse what they can see.
+fn apart(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) ^ params.nothing); }`
+      : ""
+  }
+
+@compute @workgroup_size(${lanes})
+fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+        @builtin(local_invocation_index) t: u32) {
+  let group = w.y * grid.x + w.x;
+  var first = group * ${ROWS}u;
+  var n = params.n0;
+  ${sums.map((name) => `var ${name} = 0.0;`).join("\n")}
+  ${
+    forEach((i) =>
+      `${
+        i === 0 ? "" : `
+  first = (group - params.end${i - 1}) * ${ROWS}u;
+  n = params.n${i};`
+      }
+  ${loop(form, gated ? [0, 1] : [i])}`
+    )
+  }
+  ${sums.map((name, i) => `parts[${i * lanes}u + t] = ${name};`).join("\n")}
   workgroupBarrier();
-  // The lanes' parts are added in their order: an invocation for each element of the result.
-  if (t < ${ROWS * m}u && first + t % ${ROWS}u < params.n) {
-    let base = t / ${ROWS}u * ${LANES * ROWS}u + t % ${ROWS}u * ${LANES}u;
-    var sum = 0.0;
-    for (var i = 0u; i < ${LANES}u; i++) {
-      sum += parts[base + i];
-    }
-    let at = t / ${ROWS}u * params.n + first + t % ${ROWS}u;
-    out[at] = sum * row_scales[t / ${ROWS}u]${add ? " + d[at]" : ""};
+  // An invocation for each element of the result.
+  if (t < ${ROWS * m}u && first + t % ${ROWS}u < n) {
+    let at = t / ${ROWS}u * n + first + t % ${ROWS}u;
+    let scale = row_scales[t / ${ROWS}u];
+    ${add ? "" : "let y = total(0u, t) * scale;"}
+    ${forEach((i) => `out${i}[at] = ${value(i)};`)}
   }
 }
 `;
@@ -109,21 +256,42 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) grid: vec3
 
 const kernels = new Map<string, Kernel>();
 
-/** Queues a product that `fitsByteStream`. Tests choose arithmetic in the place of WGSL's dot product. */
-export function byteStream(product: ByteProduct, native: boolean = hasByteDots()): void {
-  const { x, weight, add, out, m } = product;
-  const form = formOf(product, native);
-  const words = chooseWords(product);
-  const key = JSON.stringify([form, m, words]);
+/** Queues products that fit. Not tracked. Tests choose arithmetic in the place of WGSL's dot product. */
+export function byteStream(product: ByteStreamProduct, native: boolean = hasByteDots()): void {
+  const { x, m, weights, outs, gated = false, add, biases = [] } = product;
+  const [first] = weights;
+  const form: StreamForm = {
+    ...formOf({ weight: first, x }, native),
+    m,
+    words: chooseWords(first),
+    outputs: outs.length,
+    gated,
+    add: add !== undefined,
+    biases: biases.some(Boolean) ? biases.map(Boolean) : [],
+  };
+  const key = JSON.stringify(form);
   let found = kernels.get(key);
-  if (!found) kernels.set(key, found = kernel("int8_stream", source(form, m, words)));
-  const [n, k] = weight.shape;
-  const bindings = [x.codes, x.scales, weight.packed, weight.scales, out, byteUniform(product)];
-  out.device.dispatch(
+  if (!found) {
+    kernels.set(key, found = kernel(gated ? "int8_gated_stream" : "int8_stream", source(form)));
+  }
+  const k = first.shape[1];
+  const rows = outs.map((_, i) => weights[i].shape[0]);
+  const [n0, n1 = 0, n2 = 0] = rows;
+  const [g0, g1 = 0, g2 = 0] = rows.map((n) => Math.ceil(n / ROWS));
+  const { groupSize, groups, device } = first;
+  device.dispatch(
     found,
-    [...bindings, ...(add ? [add] : [])],
-    gridOf(Math.ceil(n / ROWS)),
+    [
+      x.codes,
+      x.scales,
+      uniform(k, groupSize, groups, x.zero >>> 0, n0, n1, n2, g0, g0 + g1, 0),
+      ...outs,
+      ...(add ? [add] : []),
+      ...biases.filter((bias) => bias !== null),
+      ...weights.flatMap(({ packed, scales }) => [packed, scales]),
+    ],
+    gridOf(g0 + g1 + g2),
     undefined,
-    2 * m * n * k,
+    2 * m * k * weights.reduce((sum, { shape: [n] }) => sum + n, 0),
   );
 }

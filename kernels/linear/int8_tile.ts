@@ -4,13 +4,13 @@
  *
  * @module
  */
+import { uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import {
   type ByteForm,
   type ByteProduct,
   bytesWgsl,
-  byteUniform,
   fitsBytes,
   formOf,
   hasByteDots,
@@ -33,6 +33,7 @@ export function fitsByteTiles({ weight }: Pick<ByteProduct, "weight">): boolean 
 
 /** A product's form, and what tiles make of it. */
 interface TileForm extends ByteForm {
+  readonly add: boolean;
   /** Whether K is not a multiple of a tile's depth. */
   readonly ragged: boolean;
   /** Whether sums of a group stay below 2²²: then they become floats by an addition, which is faster than a conversion. */
@@ -40,9 +41,10 @@ interface TileForm extends ByteForm {
 }
 
 function tileForm(product: ByteProduct, native: boolean): TileForm {
-  const { x, weight: { bits, groupSize } } = product;
+  const { x, add, weight: { bits, groupSize } } = product;
   return {
     ...formOf(product, native),
+    add: add !== undefined,
     ragged: x.codes.shape[1] % DEPTH !== 0,
     small: groupSize * 255 * (bits === 8 ? 128 : 15) < 2 ** 22,
   };
@@ -201,6 +203,8 @@ function source(form: TileForm, side: Side): string {
   };
   const own = (i: number, thread: string) => `4u * (${thread} + ${16 * (i >> 2)}u) + ${i & 3}u`;
   return `${bytesWgsl(form)}
+struct Params { m: u32, n: u32, k: u32, words: u32, group_size: u32, groups: u32, zero: i32 }
+
 fn small(sum: i32) -> f32 {
   return bitcast<f32>(sum + 0x4b400000) - 12582912.0;
 }
@@ -275,11 +279,13 @@ export function byteTiles(
   let found = kernels.get(key);
   if (!found) kernels.set(key, found = kernel("int8_tile", source(form, side)));
   const [n, k] = weight.shape;
-  const bindings = [x.codes, x.scales, weight.packed, weight.scales, out];
+  const { packed, scales, groupSize, groups } = weight;
+  const params = uniform(m, n, k, x.codes.shape[1], groupSize, groups, x.zero >>> 0);
+  const bindings = [x.codes, x.scales, packed, scales, out, params];
   const tile = 16 * side;
   out.device.dispatch(
     found,
-    [...bindings, byteUniform(product), ...(form.offset ? [sums!] : []), ...(add ? [add] : [])],
+    [...bindings, ...(form.offset ? [sums!] : []), ...(add ? [add] : [])],
     gridOf(Math.ceil(m / tile) * Math.ceil(n / tile)),
     undefined,
     2 * m * n * k,

@@ -3,10 +3,9 @@
  *
  * @module
  */
-import { type Uniform, uniform } from "../../core/binding.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import type { IntegerTensor } from "../quant/integer.ts";
-import type { QuantizedRows } from "../quant/quantize_rows.ts";
+import type { ActivationScheme, QuantizedRows } from "../quant/quantize_rows.ts";
 import { fitsIntegerFormat } from "./weight_format.ts";
 
 /** A product of quantized rows [m, k] and integer weights [n, k], as its kernels see it. */
@@ -21,6 +20,14 @@ export interface ByteProduct {
   readonly m: number;
 }
 
+/** An integer weight, and how what it multiplies becomes bytes. */
+export interface ByteFactor {
+  readonly weight: IntegerTensor;
+  readonly activations: ActivationScheme;
+  /** `codeSums` of the weight, if they are kept. */
+  readonly sums?: Tensor;
+}
+
 /** What tells the kernels of products apart. */
 export interface ByteForm {
   readonly bits: 8 | 4;
@@ -30,7 +37,6 @@ export interface ByteForm {
   readonly offset: boolean;
   /** Whether a row of weights has several scales. */
   readonly grouped: boolean;
-  readonly add: boolean;
   /** Whether WGSL's own dot product of bytes is there. */
   readonly native: boolean;
 }
@@ -44,14 +50,15 @@ export function hasByteDots(): boolean {
 }
 
 /** The form of a product. */
-export function formOf(product: ByteProduct, native = hasByteDots()): ByteForm {
-  const { weight, x, add } = product;
+export function formOf(
+  { weight, x }: Pick<ByteProduct, "weight" | "x">,
+  native: boolean = hasByteDots(),
+): ByteForm {
   return {
     bits: weight.bits === 8 ? 8 : 4,
     zeros: weight.zeros,
     offset: x.zero !== 0,
     grouped: weight.groups > 1,
-    add: add !== undefined,
     native,
   };
 }
@@ -78,8 +85,6 @@ export function bytesWgsl({ bits, native }: ByteForm): string {
   return (x << 24u >> 24u) * (y << 24u >> 24u) + (x << 16u >> 24u) * (y << 16u >> 24u) +
     (x << 8u >> 24u) * (y << 8u >> 24u) + (x >> 24u) * (y >> 24u);`;
   return `
-struct Params { m: u32, n: u32, k: u32, words: u32, group_size: u32, groups: u32, zero: i32 }
-
 const ONES = 0x01010101u;
 fn dot4(a: u32, b: u32) -> i32 {${dot}
 }
@@ -98,10 +103,4 @@ fn bytes(half: u32) -> u32 {
 }`
   }
 `;
-}
-
-/** The parameters of a product. */
-export function byteUniform({ m, weight, x }: ByteProduct): Uniform {
-  const [n, k] = weight.shape;
-  return uniform(m, n, k, x.codes.shape[1], weight.groupSize, weight.groups, x.zero >>> 0);
 }

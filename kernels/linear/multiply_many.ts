@@ -11,7 +11,9 @@ import { rmsNorm } from "../norm/rms_norm.ts";
 import { add as sum } from "../pointwise/arithmetic.ts";
 import { siluGate } from "../pointwise/silu_gate.ts";
 import type { QuantizedTensor } from "../quant/quantized_tensor.ts";
+import type { ByteFactor } from "./int8_words.ts";
 import { matmul } from "./matmul.ts";
+import { byteFactorsOf, gateRounded, multiplyRounded } from "./multiply_rounded.ts";
 import { STREAM_ROWS, type StreamProduct, streamProduct } from "./stream_product.ts";
 import { denseFormat, type WeightFormat } from "./weight_format.ts";
 
@@ -53,6 +55,20 @@ function checkWeights(x: Tensor, weights: readonly Weight[]): void {
   }
 }
 
+/** Whether a gradient must flow through something. */
+function isTracked(tensors: readonly (Tensor | null | undefined)[]): boolean {
+  return isTracking() && tensors.some((t) => t && needsGrad(t));
+}
+
+/** Weights that all round x alike, if they do and no gradient must flow. */
+function roundingFactors(
+  x: Tensor,
+  weights: readonly Weight[],
+  others: readonly (Tensor | null | undefined)[],
+): ByteFactor[] | null {
+  return isTracked([x, ...others]) ? null : byteFactorsOf(weights);
+}
+
 /** The formats of weights, or `null` if one of them has none, or a gradient must flow, or this device takes other kernels. */
 function formatsOf(
   x: Tensor,
@@ -62,8 +78,8 @@ function formatsOf(
   const { device } = x;
   const [m, columns] = rowsAndColumns(x);
   if (device.adapter.type === "software" || m > STREAM_ROWS || columns % 4 !== 0) return null;
-  const tensors = [x, ...weights, ...others].filter((t) => t instanceof Tensor);
-  if (isTracking() && tensors.some(needsGrad)) return null;
+  const plain = weights.filter((weight) => weight instanceof Tensor);
+  if (isTracked([x, ...plain, ...others])) return null;
   const formats: WeightFormat[] = [];
   for (const weight of weights) {
     if (weight instanceof Tensor) {
@@ -93,7 +109,8 @@ function times(x: Tensor, weight: Weight, add?: Tensor): Tensor {
 
 /**
  * `norm(x) · Wᵀ + b (+ add)` for one to three weights: attention's queries, keys and values, or a projection with its residual. On
- * a GPU, for up to eight rows of x without a gradient, this is one dispatch; else it is the separate ops.
+ * a GPU, for up to eight rows of x without a gradient, this is one dispatch; else it is the separate ops. Weights that round x to
+ * bytes alike share what is rounded, which takes a dispatch before that one.
  *
  * @param x f32 [..., columns]
  * @param weights [rows, columns] each
@@ -132,16 +149,17 @@ export function multiplyMany(
     }
     checkIsShape("add to a product", add, shapes[0], "add");
   }
-  const formats = weights.length <= MOST_WEIGHTS
-    ? formatsOf(x, weights, [norm?.gain, add, ...biases])
-    : null;
+  const others = [norm?.gain, add, ...biases];
+  const shared = { x, norm: norm && { gain: norm.gain, epsilon: norm.epsilon ?? 1e-5 } };
+  const factors = roundingFactors(x, weights, others);
+  if (factors) return multiplyRounded({ ...shared, factors, add, biases });
+  const formats = weights.length <= MOST_WEIGHTS ? formatsOf(x, weights, others) : null;
   if (formats) {
     const product: StreamProduct = {
-      x,
+      ...shared,
       m: rowsAndColumns(x)[0],
       formats,
       outs: shapes.map((shape) => empty(x.device, shape)),
-      norm: norm && { gain: norm.gain, epsilon: norm.epsilon ?? 1e-5 },
       add,
       biases,
     };
@@ -160,7 +178,7 @@ export function multiplyMany(
 
 /**
  * `silu(norm(x) · gateᵀ) · (norm(x) · upᵀ)`: the first half of a SwiGLU feed-forward layer. On a GPU, for up to eight rows of x
- * without a gradient, this is one dispatch; else it is the separate ops.
+ * without a gradient, this is one dispatch, or two if the weights round x to bytes alike; else it is the separate ops.
  *
  * @param x f32 [..., columns]
  * @param gate [rows, columns]
@@ -195,6 +213,9 @@ export function multiplyGated(
   }
   const { norm } = options;
   if (norm) checkIsShape("normalize", norm.gain, [gate.shape[1]], "gain");
+  const shared = { x, norm: norm && { gain: norm.gain, epsilon: norm.epsilon ?? 1e-5 } };
+  const factors = roundingFactors(x, [gate, up], [norm?.gain]);
+  if (factors) return gateRounded({ ...shared, factors });
   const formats = formatsOf(x, [gate, up], [norm?.gain]);
   // Both share what is loaded of x.
   const fits = formats?.every(({ unit, order }) =>
@@ -202,12 +223,11 @@ export function multiplyGated(
   );
   if (formats && fits) {
     const product: StreamProduct = {
-      x,
+      ...shared,
       m: rowsAndColumns(x)[0],
       formats,
       outs: [empty(x.device, [...x.shape.slice(0, -1), gate.shape[0]])],
       gated: true,
-      norm: norm && { gain: norm.gain, epsilon: norm.epsilon ?? 1e-5 },
     };
     if (fitsBindings(product)) {
       streamProduct(product);

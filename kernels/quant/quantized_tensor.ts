@@ -5,6 +5,7 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { Tensor } from "../../core/tensor.ts";
+import type { ByteFactor } from "../linear/int8_words.ts";
 import type { PackedWeight } from "../linear/packed_matmul.ts";
 
 /** What a product with a quantized weight may add. */
@@ -29,6 +30,8 @@ export interface QuantizedTensor {
   multiply(x: Tensor, options?: QuantizedProductOptions): Tensor;
   /** @ignore How kernels multiply by it, for schemes that `multiplyMany` knows. */
   asFactor?(): PackedWeight;
+  /** @ignore The same for schemes that round what they multiply to bytes. */
+  asBytes?(): ByteFactor;
   /** Gives its memory back. */
   dispose(): void;
 }

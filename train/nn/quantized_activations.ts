@@ -4,10 +4,10 @@
  * @module
  */
 import type { Tensor } from "../../core/tensor.ts";
-import { codeSums, int8Matmul } from "../../kernels/linear/int8_matmul.ts";
-import { hasByteCodes } from "../../kernels/linear/int8_words.ts";
+import type { Weight } from "../../kernels/linear/multiply_many.ts";
 import type { IntegerTensor } from "../../kernels/quant/integer.ts";
-import { type ActivationScheme, checkActivationScheme } from "../../kernels/quant/quantize_rows.ts";
+import type { ActivationScheme } from "../../kernels/quant/quantize_rows.ts";
+import { RoundingTensor } from "../../kernels/quant/rounding_tensor.ts";
 import { QuantizedLinear } from "./linear.ts";
 
 /**
@@ -31,7 +31,7 @@ export class QuantizedActivationLinear extends QuantizedLinear {
   declare readonly weight: IntegerTensor;
   /** How the input becomes whole numbers. */
   readonly activations: ActivationScheme;
-  readonly #sums: Tensor | null;
+  readonly #rounding: RoundingTensor;
 
   /**
    * Takes a weight and a bias [outFeatures] as they are, without copies.
@@ -40,31 +40,27 @@ export class QuantizedActivationLinear extends QuantizedLinear {
    */
   constructor(weight: IntegerTensor, activations: ActivationScheme, bias: Tensor | null = null) {
     super(weight, bias);
-    const { zero } = checkActivationScheme(activations);
+    this.#rounding = new RoundingTensor(weight, activations);
     this.activations = activations;
-    const needsSums = zero !== 0 && hasByteCodes(weight);
-    this.#sums = needsSums ? weight.device.keep(codeSums(weight)) : null;
   }
 
   /** Bytes of the weight, and of the sums of its codes where the input has a zero point. */
   override get weightBytes(): number {
-    return this.weight.bytes + (this.#sums?.bytes ?? 0);
+    return this.#rounding.bytes;
   }
 
-  /** None: the layer is more than a product. */
-  protected override get factor(): null {
-    return null;
+  /** The weight, which rounds what it multiplies. */
+  protected override get factor(): Weight {
+    return this.#rounding;
   }
 
   /** The input is rounded, then multiplied. */
   protected override product(x: Tensor, residual?: Tensor): Tensor {
-    const { weight, activations } = this;
-    return int8Matmul(x, weight, { activations, add: residual, sums: this.#sums ?? undefined });
+    return this.#rounding.multiply(x, { add: residual });
   }
 
   /** Frees the weight, but not the bias. */
   override dispose(): void {
-    super.dispose();
-    this.#sums?.dispose();
+    this.#rounding.dispose();
   }
 }
