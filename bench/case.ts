@@ -42,8 +42,11 @@ export interface KernelCase {
   /** Sizes for software Vulkan, and for a GPU. */
   readonly software: readonly Sizes[];
   readonly gpu: readonly Sizes[];
-  /** Check at the timed sizes instead of the tiny ones: the reference computes a few elements at any size. */
-  readonly checkTimed?: boolean;
+  /**
+   * The lengths at which a result is checked before these are timed: those of `tiny` by default, where they take the same kernels,
+   * with the same constants; else others at which the reference is quick.
+   */
+  readonly checked?: (timed: Sizes) => Sizes;
   /** The largest relative error that passes. */
   readonly allowed: number;
   /** Floating-point operations of one run; for kernels that are bound by arithmetic. */
@@ -54,6 +57,14 @@ export interface KernelCase {
   readonly inPlace?: boolean;
   /** Makes the inputs, and queues what must run before the op. */
   make(inputs: Inputs, sizes: Sizes): Workload;
+}
+
+/** `checked` of a case whose reference is quick at any lengths: it computes a few elements, or there are not many. */
+export const AS_TIMED = (timed: Sizes): Sizes => timed;
+
+/** `checked` of a case whose rows are independent, so that few of them tell as much as all. */
+export function fewRows(rows: number): (timed: Sizes) => Sizes {
+  return (timed) => ({ ...timed, rows: Math.min(rows, timed.rows) });
 }
 
 /** Makes the inputs of a workload on the device, and remembers them. */
@@ -147,8 +158,10 @@ export function backwardOf(options: {
   readonly grad: Tensor;
   /** The op's reference in float64. */
   readonly reference: (values: ArrayLike<number>[]) => ArrayLike<number>;
+  /** All tensors are so many equal parts that do not depend on each other, and the reference computes one. */
+  readonly parts?: number;
 }): Workload {
-  const { out, inputs, grad, reference } = options;
+  const { out, inputs, grad, reference, parts = 1 } = options;
   const { node } = out;
   if (!node) throw new TypeError("Cannot time a backward rule: no input requires a gradient");
   const needs = node.inputs.map((input) => input.requiresGrad);
@@ -156,19 +169,27 @@ export function backwardOf(options: {
     run: () => noGrad(() => node.rule(grad, needs, NONE_EARLIER)).filter((g) => g !== null),
     expected: (read) => {
       const values = inputs.map((t) => Float64Array.from(read(t)));
-      const g = read(grad);
-      const weighted = () => {
-        const y = reference(values);
+      const g = Float64Array.from(read(grad));
+      const weighted = (part: number) => {
+        const y = reference(values.map((x) => partOf(x, part, parts)));
+        const own = partOf(g, part, parts);
         let total = 0;
-        for (let i = 0; i < y.length; i++) total += y[i] * g[i];
+        for (let i = 0; i < y.length; i++) total += y[i] * own[i];
         return total;
       };
       return values.filter((_, i) => inputs[i].requiresGrad).map((x) => {
         const at = places(x.length, 12);
-        return { at, values: at.map((i) => slope(x, i, weighted)) };
+        const part = (i: number) => Math.floor(i * parts / x.length);
+        return { at, values: at.map((i) => slope(x, i, () => weighted(part(i)))) };
       });
     },
   };
+}
+
+/** One of some equal parts of an array, which shares its memory. */
+export function partOf(x: Float64Array, part: number, parts: number): Float64Array {
+  const length = x.length / parts;
+  return x.subarray(part * length, (part + 1) * length);
 }
 
 /** The derivative of `f` by `x[i]`. */

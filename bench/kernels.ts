@@ -135,6 +135,11 @@ export async function checkCase(
   return error;
 }
 
+/** The lengths at which a case's result is checked before these are timed. */
+export function checkedLengths({ tiny, checked }: KernelCase, timed: Sizes): Sizes {
+  return checked?.(timed) ?? tiny;
+}
+
 /** Times a case. */
 function timeCase(
   device: Device,
@@ -234,16 +239,18 @@ export async function benchKernels(
   }
   const found: KernelTiming[] = [];
   for (const kernel of chosen) {
-    let error = kernel.checkTimed ? null : await checkCase(device, kernel, kernel.tiny);
+    const errors = new Map<string, number>();
     for (const sizes of sizesOf(kernel, options, device.adapter.type)) {
-      if (kernel.checkTimed) error = await checkCase(device, kernel, sizes);
-      const right = error! <= kernel.allowed;
+      const checked = checkedLengths(kernel, sizes);
+      const error = errors.get(show(checked)) ?? await checkCase(device, kernel, checked);
+      errors.set(show(checked), error);
+      const right = error <= kernel.allowed;
       const times = right ? await timeCase(device, kernel, sizes, repeats) : null;
       const result: KernelTiming = {
         name: kernel.kernel,
         shape: show(sizes),
         ...figuresOf(kernel, sizes, times),
-        error: error!,
+        error,
         allowed: kernel.allowed,
       };
       found.push(result);

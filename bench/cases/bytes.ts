@@ -10,7 +10,7 @@ import { quantizeRows } from "../../kernels/quant/quantize_rows.ts";
 import { quantizeRowsRef } from "../../kernels/quant/quantize_rows_ref.ts";
 import { rotate, rotationSize } from "../../kernels/quant/rotate.ts";
 import { rotateRef } from "../../kernels/quant/rotate_ref.ts";
-import { type KernelCase, places } from "../case.ts";
+import { AS_TIMED, fewRows, type KernelCase, places } from "../case.ts";
 import { randomWeight, weightBytes } from "./quant_weights.ts";
 
 const SAMPLES = 100;
@@ -24,7 +24,7 @@ function product(scheme: "int8" | "int4", few: boolean): KernelCase {
     gpu: few
       ? [{ M: 1, N: 4096, K: 4096 }, { M: 1, N: 14_336, K: 4096 }, { M: 8, N: 14_336, K: 4096 }]
       : [{ M: 512, N: 4096, K: 4096 }, { M: 4096, N: 4096, K: 4096 }],
-    checkTimed: true,
+    checked: AS_TIMED,
     allowed: 4e-6,
     ...few
       ? { bytes: ({ M, N, K }) => weightBytes(scheme, N * K, N) + M * (K + 4 * N) }
@@ -58,6 +58,7 @@ const rowsCase: KernelCase = {
   tiny: { rows: 9, columns: 96 },
   software: [{ rows: 256, columns: 576 }],
   gpu: [{ rows: 1, columns: 4096 }, { rows: 4096, columns: 4096 }],
+  checked: fewRows(9),
   // Scales; codes may be one apart where a device's division rounds otherwise.
   allowed: 1e-6,
   bytes: ({ rows, columns }) => 5 * rows * columns,
@@ -77,6 +78,7 @@ const rotateCase: KernelCase = {
   tiny: { rows: 9, columns: 96 },
   software: [{ rows: 256, columns: 576 }, { rows: 256, columns: 1536 }],
   gpu: [{ rows: 1, columns: 4096 }, { rows: 4096, columns: 4096 }, { rows: 512, columns: 11_008 }],
+  checked: fewRows(9),
   allowed: 2e-6,
   bytes: ({ rows, columns }) => 8 * rows * columns,
   make: (inputs, { rows, columns }) => {

@@ -8,7 +8,7 @@ import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
 import { GgufBlockTensor } from "../../kernels/quant/gguf_block.ts";
 import { ggufBlockRef } from "../../kernels/quant/gguf_block_ref.ts";
 import { GGUF_BLOCKS, type GgufBlockType } from "../../kernels/quant/gguf_types.ts";
-import { type Inputs, type KernelCase, places, type Sizes } from "../case.ts";
+import { AS_TIMED, type Inputs, type KernelCase, places, type Sizes } from "../case.ts";
 
 const SAMPLES = 100;
 
@@ -54,6 +54,7 @@ function gemv(type: GgufBlockType): KernelCase {
     tiny: { M: 2, N: 64, K: 512 },
     software: [{ M: 1, N: 1536, K: 768 }],
     gpu: [{ M: 1, N: 4096, K: 4096 }, { M: 1, N: 14_336, K: 4096 }],
+    checked: AS_TIMED,
     allowed: 2e-6,
     bytes: ({ M, N, K }: Sizes) => bytesOf(type, N * K) + 4 * M * (N + K),
     make: (inputs, { M, N, K }) => {

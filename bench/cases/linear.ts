@@ -6,7 +6,7 @@
 import { matmul } from "../../kernels/linear/matmul.ts";
 import { gemvRef } from "../../kernels/linear/gemv_ref.ts";
 import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
-import { type KernelCase, places, type Sizes } from "../case.ts";
+import { AS_TIMED, type KernelCase, places, type Sizes } from "../case.ts";
 
 /** So many elements of a product are compared with the reference. */
 const SAMPLES = 200;
@@ -35,7 +35,7 @@ function product(layout: "nn" | "nt" | "tn", cases: Pick<KernelCase, "software" 
     kernel: `matmul ${layout}${batched ? " batched" : ""}`,
     tiny: batched ? { batch: 2, M: 36, N: 40, K: 24 } : { M: 36, N: 40, K: 24 },
     ...cases,
-    checkTimed: true,
+    checked: AS_TIMED,
     // The error of a sum of K products grows with √K: 2.2e-6 was seen at K = 4096.
     allowed: 4e-6,
     flops: productFlops,
@@ -68,7 +68,7 @@ function gemvCase(type: "f32" | "f16", sizes: Pick<KernelCase, "software" | "gpu
     kernel: type === "f16" ? "gemv f16" : "gemv",
     tiny: { M: 3, N: 40, K: 128 },
     ...sizes,
-    checkTimed: true,
+    checked: AS_TIMED,
     allowed: 2e-6,
     bytes: ({ M, N, K }) => bytes * N * K + 4 * M * (N + K),
     make: (inputs, { M, N, K }) => {

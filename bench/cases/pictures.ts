@@ -18,6 +18,7 @@ const CONVOLUTION = {
   tiny: { batch: 2, side: 5, channels: 3, outs: 8 },
   software: [{ batch: 64, side: 8, channels: 16, outs: 32 }],
   gpu: [{ batch: 64, side: 56, channels: 64, outs: 64 }],
+  checked: (timed: Sizes) => ({ ...timed, batch: Math.min(timed.batch, 2) }),
 };
 
 /** Three by three pixels, and zeros around so that the picture keeps its size. */

@@ -24,12 +24,13 @@ import { siluGateRef } from "../../kernels/pointwise/silu_gate_ref.ts";
 import { sum } from "../../kernels/reduce/sum.ts";
 import { sumRef } from "../../kernels/reduce/sum_ref.ts";
 import copyCode from "../copy.wgsl" with { type: "text" };
-import { backwardOf, type KernelCase, type Sizes } from "../case.ts";
+import { backwardOf, fewRows, type KernelCase, type Sizes } from "../case.ts";
 
 const MATRIX = {
   tiny: { rows: 50, columns: 72 },
   software: [{ rows: 512, columns: 1536 }],
   gpu: [{ rows: 4096, columns: 4096 }],
+  checked: fewRows(50),
 };
 
 const elements = ({ rows, columns }: Sizes) => 4 * rows * columns;
@@ -140,6 +141,7 @@ function summing(kernel: string, axis?: 0 | 1): KernelCase {
     ...MATRIX,
     // Long enough for a second pass.
     tiny: { rows: 1100, columns: 72 },
+    checked: fewRows(1100),
     allowed: 2e-6,
     bytes: elements,
     make: (inputs, { rows, columns }) => {
@@ -162,6 +164,12 @@ const TABLE = {
   tiny: { rows: 70, columns: 80, ids: 150 },
   software: [{ rows: 8192, columns: 576, ids: 512 }],
   gpu: [{ rows: 32_000, columns: 4096, ids: 4096 }],
+  // As many ids to a row.
+  checked: ({ rows, columns, ids }: Sizes) => ({
+    rows: Math.ceil(rows / 16),
+    columns,
+    ids: Math.ceil(ids / 16),
+  }),
 };
 
 const lookup: KernelCase = {

@@ -10,7 +10,14 @@ import { fakeQuantize } from "../../kernels/quant/fake_quant.ts";
 import { fakeQuantGradientsRef, fakeQuantRef } from "../../kernels/quant/fake_quant_ref.ts";
 import { groupRanges } from "../../kernels/quant/group_grid.ts";
 import { groupRangesRef } from "../../kernels/quant/group_grid_ref.ts";
-import { backwardOf, type Inputs, type KernelCase, NONE_EARLIER, type Sizes } from "../case.ts";
+import {
+  backwardOf,
+  fewRows,
+  type Inputs,
+  type KernelCase,
+  NONE_EARLIER,
+  type Sizes,
+} from "../case.ts";
 
 const GROUP = 64;
 const LEVELS = { least: -8, most: 7 };
@@ -110,6 +117,7 @@ const LOGITS = {
   tiny: { rows: 5, columns: 72 },
   software: [{ rows: 128, columns: 2048 }],
   gpu: [{ rows: 2048, columns: 49_152 }],
+  checked: fewRows(5),
 };
 
 /** Logits of a student and a teacher, and targets that all count. */

@@ -17,7 +17,9 @@ import { sample, type SampleOptions } from "../../kernels/sample/sample.ts";
 import { sampleRef } from "../../kernels/sample/sample_ref.ts";
 import { noGrad } from "../../core/autograd.ts";
 import {
+  AS_TIMED,
   backwardOf,
+  fewRows,
   type Inputs,
   type KernelCase,
   NONE_EARLIER,
@@ -26,9 +28,9 @@ import {
   slope,
 } from "../case.ts";
 
-/** Tiny rows are as long as takes the same split of a workgroup as long ones. */
 const ROWS = {
   tiny: { rows: 40, columns: 2304 },
+  checked: fewRows(40),
   software: [{ rows: 512, columns: 576 }],
   gpu: [
     { rows: 4096, columns: 4096 },
@@ -131,6 +133,7 @@ const softmaxBackward: KernelCase = {
   kernel: "softmax backward",
   ...ROWS,
   tiny: { rows: 2, columns: 2304 },
+  checked: fewRows(2),
   allowed: 1e-4,
   bytes: (sizes) => 3 * elements(sizes),
   make: (inputs, { rows, columns }) => {
@@ -144,6 +147,7 @@ const softmaxBackward: KernelCase = {
 
 const LOSS = {
   tiny: { rows: 9, columns: 2304 },
+  checked: fewRows(9),
   software: [{ rows: 256, columns: 8192 }],
   gpu: [32_000, 49_152, 50_257, 128_256].map((columns) => ({
     rows: columns > 1e5 ? 1024 : 2048,
@@ -188,6 +192,12 @@ const headLoss: KernelCase = {
   tiny: { rows: 70, columns: 132, width: 24 },
   software: [{ rows: 128, columns: 8192, width: 192 }],
   gpu: [{ rows: 2048, columns: 49_152, width: 576 }],
+  // The products, which other lengths of them choose, are checked as cases of their own.
+  checked: ({ rows, columns, width }) => ({
+    rows: Math.min(rows, 9),
+    columns,
+    width: Math.min(width, 24),
+  }),
   allowed: 1e-4,
   // Logits, the gradient of hidden; the weight is frozen.
   flops: ({ rows, columns, width }) => 4 * rows * columns * width,
@@ -227,11 +237,13 @@ function sampling(kernel: string, options: Required<SampleOptions>): KernelCase 
       rows: 32,
       columns: 32_000,
     }),
+    checked: AS_TIMED,
     // Tokens must be equal.
     allowed: 0,
     bytes: elements,
     make: (inputs, { rows, columns }) => {
-      const logits = inputs.floats([rows, columns], 3);
+      // So wide that the likeliest tokens differ by more than the noise that draws one of them.
+      const logits = inputs.floats([rows, columns], columns / 80);
       const [seed, step] = [11, 4];
       const state = inputs.data(new Uint32Array([seed, step]));
       return {
