@@ -79,6 +79,17 @@ function kernelFor(product: Product, right: RightOperand, { shape }: TilePlan, s
   return found;
 }
 
+/** Bytes of the table that kernels for 4-bit floats may have in workgroup memory. */
+const TABLE_BYTES = 64;
+
+/** The plan for a product on its device: Apple's and Microsoft's interfaces have less workgroup memory than NVIDIA's. */
+function planFor(product: Product, { packed, prepare }: RightOperand): TilePlan {
+  const { m, n, k, batch, layout, out } = product;
+  const { maxComputeWorkgroupStorageSize } = out.device.gpu.limits;
+  const memory = maxComputeWorkgroupStorageSize - (prepare === "" ? 0 : TABLE_BYTES);
+  return chooseTilePlan({ m, n, k, batch, layout, packed, memory });
+}
+
 /**
  * Queues a product that `fitsTiles`.
  *
@@ -91,7 +102,7 @@ export function tileMatmul(
   product: Product,
   right: RightOperand = plainOperand(product),
   rightBindings: readonly Binding[] = [product.b],
-  plan: TilePlan = chooseTilePlan(product, right.packed),
+  plan: TilePlan = planFor(product, right),
 ): void {
   const { a, add, out, m, n, k, batch, ownB, alpha } = product;
   const { shape, whole, splits } = plan;

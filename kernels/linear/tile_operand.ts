@@ -14,8 +14,9 @@ export interface OperandSide {
   readonly width: number;
   /** Steps along K in the tile. */
   readonly depth: number;
-  /** Copies of the tile in workgroup memory. */
+  /** Copies of the tile in workgroup memory, and groups of threads that have so many each. */
   readonly stages: 1 | 2;
+  readonly slices: number;
   /** Threads along this side, and how many of them there are in all. */
   readonly threads: number;
   readonly allThreads: number;
@@ -66,12 +67,17 @@ function placement(side: OperandSide, perWord = 4): Placement {
   };
 }
 
-/** The workgroup array of an operand: [stage][k · groups + group][thread]. */
+/** The workgroup array of an operand: [slice · stages + stage][k · groups + group][thread]. */
 export function sharedArray(side: OperandSide, perWord = 4): string {
   const { padding } = placement(side, perWord);
   return `var<workgroup> ${side.name}_tile: array<array<array<vec4<f32>, ${
     side.threads + padding
-  }>, ${side.depth * side.groups}>, ${side.stages}>;`;
+  }>, ${side.depth * side.groups}>, ${side.slices * side.stages}>;`;
+}
+
+/** The copy that is a slice's stage. */
+function copyOf({ stages, slices }: OperandSide, stage: number): string {
+  return slices === 1 ? String(stage) : `slice * ${stages}u + ${stage}u`;
 }
 
 /** The expression that reads a thread's group `g` at step `kk` (both numbers) of a stage. */
@@ -86,7 +92,7 @@ export function readShared(
   const { swizzled, shift } = placement(side, perWord);
   const turn = swizzled ? (kk >> log2(perWord)) << shift : 0;
   const at = turn ? `${thread} ^ ${turn}u` : thread;
-  return `${side.name}_tile[${stage}][${kk * side.groups + g}][${at}]`;
+  return `${side.name}_tile[${copyOf(side, stage)}][${kk * side.groups + g}][${at}]`;
 }
 
 /** The place of block `block` (four rows or columns) at step `kk`, both WGSL; `unit` is kk divided by what a unit covers. */
@@ -101,7 +107,9 @@ export function place(
   const { swizzled, shift } = placement(side, perWord);
   const at = `(${block}) % ${side.threads}u`;
   const turned = swizzled ? `((${at}) ^ ((${unit}) << ${shift}u))` : at;
-  return `${side.name}_tile[${stage}][(${kk}) * ${side.groups}u + (${block}) / ${side.threads}u][${turned}]`;
+  return `${side.name}_tile[${
+    copyOf(side, stage)
+  }][(${kk}) * ${side.groups}u + (${block}) / ${side.threads}u][${turned}]`;
 }
 
 /** Spreads `units` of work over the threads: for each turn its index, and a guard where there are fewer units than threads. */

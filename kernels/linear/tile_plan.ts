@@ -5,8 +5,8 @@
  *
  * @module
  */
-import type { Product } from "./product.ts";
-import type { TileShape } from "./tile_source.ts";
+import type { Layout, Product } from "./product.ts";
+import { memoryOf, type TileShape } from "./tile_source.ts";
 
 /** How a product is cut. */
 export interface TilePlan {
@@ -18,8 +18,8 @@ export interface TilePlan {
 }
 
 /** Steps along K that a loop iteration takes. */
-export function stepOf({ depth, turn }: TileShape): number {
-  return depth * turn;
+export function stepOf({ depth, turn, slices }: TileShape): number {
+  return slices * depth * turn;
 }
 
 /** The tiles of a product. */
@@ -62,7 +62,8 @@ const shapeOf = (
   threadColumns: number,
   turn: 1 | 2 | 4 = 2,
   quads = false,
-): TileShape => ({ rows, columns, depth, threadRows, threadColumns, turn, quads });
+  slices = 1,
+): TileShape => ({ rows, columns, depth, threadRows, threadColumns, turn, quads, slices });
 
 /**
  * Its columns divide 192, 576, 960, 1536 and 3072, the widths of many small models. It compiles for half a second, so it is for
@@ -78,6 +79,9 @@ const NARROW = shapeOf(64, 16, 16, 4, 4);
 /** Twice as much of those: what is long is read half as often. */
 const LOW = shapeOf(32, 64, 16, 4, 4);
 const SLIM = shapeOf(64, 32, 16, 4, 4);
+
+/** Many small tiles, each by four groups of threads: without parts that another dispatch has to add. */
+const SLICED = shapeOf(32, 32, 16, 4, 4, 1, false, 4);
 
 /** For a K so short that there is nothing to pipeline: LoRA's way up. With a little more of it, a thread does more with what it loads. */
 const SHORTEST = shapeOf(64, 64, 16, 4, 4, 1);
@@ -136,6 +140,7 @@ const CANDIDATES: readonly Candidate[] = [
   { ...any, shape: NARROW, alone: 18, shared: 10.3, fixed: 2800, mostColumns: 16 },
   { ...any, ...twice, shape: LOW, mostRows: 32 },
   { ...any, ...twice, shape: SLIM, mostColumns: 32 },
+  { ...any, shape: SLICED, alone: 13, shared: 13.5, fixed: 3000 },
 ];
 
 /** Every shape that a plan can have, for tests. */
@@ -148,6 +153,7 @@ export const TILE_SHAPES: readonly TileShape[] = [
   NARROW,
   LOW,
   SLIM,
+  SLICED,
   SHORTEST,
   SHORT,
 ];
@@ -155,6 +161,10 @@ export const TILE_SHAPES: readonly TileShape[] = [
 /** The sum of parts: its launch in nanoseconds, and the bytes of parts that are written, read and added in one. */
 const SUM_LAUNCH = 2500;
 const SUM_BYTES = 1900;
+
+/** Where x has so few rows, the GPU waits for the host, and a dispatch costs what it takes there. */
+const FEW_ROWS = 128;
+const SUM_LAUNCH_FEW = 9000;
 
 const MOST_SPLITS = 32;
 
@@ -180,26 +190,40 @@ export function chunkOf(k: number, splits: number, shape: TileShape): number {
   return Math.ceil(k / splits / step) * step;
 }
 
-function cost(candidate: Candidate, k: number, tiles: number, whole: number, splits: number) {
+function cost(
+  candidate: Candidate,
+  k: number,
+  tiles: number,
+  whole: number,
+  splits: number,
+  launch: number,
+) {
   const { shape, fixed } = candidate;
   const chunk = chunkOf(k, splits, shape);
   if (splits === 1) return fixed + wave(candidate, tiles, chunk);
   const parts = (tiles - whole) * splits;
   return fixed + wave(candidate, whole, k) + wave(candidate, parts, chunk) +
-    SUM_LAUNCH + bytesOf(shape, parts) / SUM_BYTES;
+    launch + bytesOf(shape, parts) / SUM_BYTES;
 }
 
 const plans = new Map<string, TilePlan>();
 
-/** The plan for a product, whose right operand may be packed: a weight in few bits. */
-export function chooseTilePlan(
-  product: Pick<Product, "m" | "n" | "k" | "batch">,
-  packed = false,
-): TilePlan {
-  const { m, n, k, batch } = product;
-  const key = `${m},${n},${k},${batch},${packed}`;
+/** What a plan depends on. */
+export interface PlannedProduct extends Pick<Product, "m" | "n" | "k" | "batch"> {
+  /** "nt" by default. */
+  readonly layout?: Layout;
+  /** Whether the right operand is a weight in few bits. */
+  readonly packed?: boolean;
+  /** Bytes of workgroup memory that the operands may take; by default as much as any plan does. */
+  readonly memory?: number;
+}
+
+/** The plan for a product. */
+export function chooseTilePlan(product: PlannedProduct): TilePlan {
+  const { m, n, k, batch, layout = "nt", packed = false, memory = Infinity } = product;
+  const key = [m, n, k, batch, layout === "tn", packed, memory].join();
   let found = plans.get(key);
-  if (!found) plans.set(key, found = search(product, packed));
+  if (!found) plans.set(key, found = search({ ...product, layout, packed, memory }));
   return found;
 }
 
@@ -208,22 +232,22 @@ const SHORT_K = 16;
 const SHORT_K_FULL = 64;
 const SHORTEST_K = 32;
 
-function search(
-  product: Pick<Product, "m" | "n" | "k" | "batch">,
-  packed: boolean,
-): TilePlan {
-  const { m, n, k } = product;
+function search(product: Required<PlannedProduct>): TilePlan {
+  const { m, n, k, layout, packed, memory } = product;
   const short = tilesOf(product, SHORT);
   if (k <= SHORT_K || k <= SHORT_K_FULL && short >= PROCESSORS) {
     return { shape: k <= SHORTEST_K ? SHORTEST : SHORT, whole: short, splits: 1 };
   }
-  let best: TilePlan | undefined;
+  // Fits every device.
+  let best: TilePlan = { shape: SHORT, whole: short, splits: 1 };
   let least = Infinity;
+  const launch = (layout === "tn" ? k : m) <= FEW_ROWS ? SUM_LAUNCH_FEW : SUM_LAUNCH;
   const isFar = 4 * product.batch * k * (m + n) > CACHED;
   for (const given of CANDIDATES) {
     const candidate = isFar ? { ...given, alone: given.far ?? given.alone } : given;
     const { shape, mixed, mostRows, mostColumns, leastTiles, leastRows } = candidate;
     const tiles = tilesOf(product, shape);
+    if (memoryOf(shape) > memory) continue;
     if (m > mostRows || n > mostColumns || m < leastRows || tiles < leastTiles) continue;
     const gain = packed ? candidate.packedGain : GAIN;
     // The tiles of the last round are shared, after as many whole ones as fill the others; after many rounds it does not matter.
@@ -241,13 +265,13 @@ function search(
         // Rounded up to whole steps, fewer parts may do.
         const used = Math.ceil(k / chunkOf(k, splits, shape));
         if (used > 1 && bytesOf(shape, (tiles - whole) * used) > MOST_BYTES) continue;
-        const time = cost(candidate, k, tiles, whole, used);
+        const time = cost(candidate, k, tiles, whole, used, launch);
         // Another plan of the same tile needs no kernel more.
-        if (time * (best?.shape === shape ? GAIN : gain) >= least) continue;
+        if (time * (best.shape === shape ? GAIN : gain) >= least) continue;
         least = time;
         best = { shape, whole: used === 1 ? tiles : whole, splits: used };
       }
     }
   }
-  return best!;
+  return best;
 }

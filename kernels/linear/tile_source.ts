@@ -31,6 +31,20 @@ export interface TileShape {
   readonly turn: 1 | 2 | 4;
   /** Whether transposed operands are loaded four rows at a time, and transposed in registers. */
   readonly quads: boolean;
+  /** Groups of threads that each compute the whole tile over a part of K; at the end their sums are added in order. */
+  readonly slices: number;
+}
+
+/** Threads of a slice. */
+function threadsOf({ rows, columns, threadRows, threadColumns }: TileShape): number {
+  return rows / threadRows * columns / threadColumns;
+}
+
+/** Bytes of workgroup memory that a tile takes. */
+export function memoryOf(shape: TileShape): number {
+  const { rows, columns, depth, turn, slices } = shape;
+  const stages = turn === 1 ? 1 : 2;
+  return 4 * (slices * stages * (rows + columns) * depth + (slices - 1) * rows * columns);
 }
 
 /** What is multiplied: the right operand may come from other sources than floats. */
@@ -130,14 +144,17 @@ ${fmas}
 
 /** The loop along K: loads for the next depth are under way while this one is multiplied. */
 function loop(
-  { depth, turn }: TileShape,
-  load: (k: string) => string,
+  { depth, turn, slices }: TileShape,
+  loadAt: (k: string) => string,
   store: (stage: number) => string,
   inner: (stage: number) => string,
 ): string {
   const guarded = (k: string, body: string) => `if (${k} < k_end) {\n${body}\n}`;
-  const after = (i: number) => `(k + ${(i + 1) * depth}u)`;
-  const head = `for (var k = k_first; k < k_end; k += ${turn * depth}u)`;
+  const step = slices * turn * depth;
+  // A slice takes its turn of each step; a loop that all of them run has barriers in it.
+  const load = (k: string) => loadAt(slices === 1 ? k : `(${k} + slice * ${turn * depth}u)`);
+  const after = (i: number) => `(k + ${i === turn - 1 ? step : (i + 1) * depth}u)`;
+  const head = `for (var k = k_first; k < k_end; k += ${step}u)`;
   if (turn === 1) {
     return `
   ${load("k_first")}
@@ -210,6 +227,34 @@ function epilogue(
   ${inPlace((c, at) => `c[${at}] = ${c};`)}`;
 }
 
+/** Adds what the slices summed, in their order; the first goes on. */
+function sumSlices(shape: TileShape): { declare: string; code: string } {
+  const { threadRows, threadColumns, slices } = shape;
+  if (slices === 1) return { declare: "", code: "" };
+  const threads = threadsOf(shape);
+  const across = threadColumns / 4;
+  const each = (line: (c: string, at: number) => string) =>
+    unroll(threadRows, (i) => unroll(across, (h) => line(`c${i}_${h}`, i * across + h)));
+  return {
+    declare: `var<workgroup> sums: array<array<vec4<f32>, ${threads}>, ${
+      (slices - 1) * threadRows * across
+    }>;`,
+    code: `
+  if (slice > 0u) {
+    let first = (slice - 1u) * ${threadRows * across}u;
+    ${each((c, at) => `sums[first + ${at}u][t] = ${c};`)}
+  }
+  workgroupBarrier();
+  if (slice > 0u) {
+    return;
+  }
+  ${
+      unroll(slices - 1, (s) =>
+        each((c, at) => `${c} += sums[${s * threadRows * across + at}u][t];`))
+    }`,
+  };
+}
+
 /** What a kernel is made for, besides its tile. */
 export interface TileOptions {
   /** Whether some tiles are computed in parts: the kernel then has a last binding for them. */
@@ -229,13 +274,20 @@ export function tileSource(
   options: TileOptions,
 ): string {
   const { split, ragged, alignedA, alignedC } = options;
-  const { rows, columns, depth, threadRows, threadColumns, turn } = shape;
+  const { rows, columns, depth, threadRows, threadColumns, turn, quads, slices } = shape;
   const across = columns / threadColumns;
   const down = rows / threadRows;
-  const threads = across * down;
+  const threads = threadsOf(shape);
   const stages = turn === 1 ? 1 : 2;
-  const { quads } = shape;
-  const common = { depth, stages, allThreads: threads, ragged, quads, aligned: true } as const;
+  const common = {
+    depth,
+    stages,
+    slices,
+    allThreads: threads,
+    ragged,
+    quads,
+    aligned: true,
+  } as const;
   const aSide: OperandSide = {
     ...common,
     name: "a",
@@ -269,6 +321,7 @@ export function tileSource(
     (stage) => `${a.store(stage)}\n${b.store(stage)}`,
     innerProduct(aSide, bSide, right, shape),
   );
+  const sums = sumSlices(shape);
   return `${TILED_WGSL}
 @group(0) @binding(0) var<storage, read> a: ${floats(alignedA)};
 ${bindingsOfB}
@@ -278,10 +331,13 @@ ${bindingsOfB}
 ${split ? `@group(0) @binding(${next + 3}) var<storage, read_write> parts: array<vec4<f32>>;` : ""}
 ${sharedArray(aSide)}
 ${sharedArray(bSide, right.perWord)}
+${sums.declare}
 
-@compute @workgroup_size(${threads})
+@compute @workgroup_size(${slices * threads})
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) t: u32) {
+        @builtin(local_invocation_index) invocation: u32) {
+  let t = invocation${slices === 1 ? "" : ` % ${threads}u`};
+  ${slices === 1 ? "" : `let slice = invocation / ${threads}u;`}
   let unit = w.y * groups.x + w.x;
   var tile = unit;
   var k_first = 0u;
@@ -309,10 +365,11 @@ ${
   let ty = t / ${across}u;`
   }
   ${unroll(threadRows, (i) => unroll(bSide.groups, (h) => `var c${i}_${h} = vec4<f32>();`))}
-  ${right.prepare}
+  { let t = invocation; ${right.prepare} }
   ${a.setup}
   ${b.setup}
   ${body}
+  ${sums.code}
   ${epilogue(shape, across, down, options)}
 }
 `;

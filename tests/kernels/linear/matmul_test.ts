@@ -13,6 +13,7 @@ import {
   tilesOf,
 } from "../../../kernels/linear/tile_plan.ts";
 import { packedOperand } from "../../../kernels/linear/tile_packed.ts";
+import { memoryOf } from "../../../kernels/linear/tile_source.ts";
 import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { assert, assertEquals, assertRelativeError, assertThrows } from "../../assert.ts";
 import { device, randomNumbers, randomTensor } from "../../device.ts";
@@ -213,6 +214,26 @@ Deno.test("matmul() plans that every step along K is taken once, by as few workg
     assert(tileOf(2048, r, 4096).columns >= r);
     assert(tileOf(r, 4096, 2048).rows >= r);
   }
+  // Where x has few rows, a second dispatch is avoided; where the GPU has enough to do, it is not.
+  assertEquals(chooseTilePlan({ m: 128, n: 576, k: 576, batch: 1 }).splits, 1);
+  assert(chooseTilePlan({ m: 2048, n: 576, k: 576, batch: 1 }).splits > 1);
+  assert(chooseTilePlan({ layout: "tn", m: 16, n: 576, k: 2048, batch: 1 }).splits > 1);
+});
+
+Deno.test("matmul() plans take no more workgroup memory than the device has", () => {
+  // What WebGPU promises everywhere, what Apple's and Microsoft's interfaces have, and NVIDIA's.
+  for (const memory of [16_384, 32_768, 49_152]) {
+    for (const m of [16, 64, 512, 8192]) {
+      for (const packed of [false, true]) {
+        const { shape } = chooseTilePlan({ m, n: 1536, k: 576, batch: 1, packed, memory });
+        assert(memoryOf(shape) <= memory, `${m} ${packed} ${memory}`);
+      }
+    }
+  }
+  const tight = chooseTilePlan({ m: 512, n: 4096, k: 4096, batch: 1, memory: 32_768 - 64 });
+  assert(memoryOf(tight.shape) <= 32_768 - 64);
+  const large = chooseTilePlan({ m: 8192, n: 576, k: 576, batch: 1, memory: 49_152 });
+  assert(memoryOf(large.shape) > 32_768);
 });
 
 Deno.test("matmul() takes 4-bit weights in every tile shape, whole and in parts", async () => {
