@@ -100,10 +100,6 @@ const OPTIONS = z.strictObject({
   dropout,
   rslora,
   json: jsonSwitch(),
-}).refine(({ data, test }) => (data === undefined) === (test === undefined), {
-  error: "found only one of --data and --test, wanted both, or neither for the embedded task",
-}).refine(({ text, window }) => text !== undefined || window === undefined, {
-  error: "--window cuts the text of --text into windows; leave it out without one",
 });
 
 type AblateChoice = z.output<typeof OPTIONS>;
@@ -292,6 +288,16 @@ const command: Command = defineCommand({
     ],
   ],
   options: OPTIONS,
+  check({ data, test, text }, check) {
+    if ((data === undefined) !== (test === undefined)) {
+      check.fault(
+        "found only one of --data and --test, wanted both, or neither for the embedded task",
+      );
+    }
+    if (text === undefined && check.said("window")) {
+      check.fault("--window cuts the text of --text into windows; leave it out without one");
+    }
+  },
   run: runAblation,
 });
 export default command;

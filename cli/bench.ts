@@ -10,6 +10,7 @@ import { type Device, openDevice } from "../core/device.ts";
 import { writeWhole } from "../train/files/output.ts";
 import { KERNEL_HEAD, showComparison, showKernel, showWork, WORK_HEAD } from "./bench_tables.ts";
 import { type Command, defineCommand } from "./command.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { jsonOutput, textList } from "./options.ts";
 import { percent, printJson, printLine } from "./print.ts";
 import { showProfile } from "./profile_table.ts";
@@ -46,32 +47,34 @@ const OPTIONS = z.strictObject({
     .describe("put files of results into the table of what nibble shall reach, in Markdown"),
   threshold: z.number().min(0).default(0.1)
     .describe("with --compare: mark rows that take longer by more than this share"),
-}).superRefine((options, context) => {
-  const refuse = (key: string, message: string) =>
-    context.addIssue({ code: "custom", path: [key], message });
+});
+
+type BenchChoice = z.output<typeof OPTIONS>;
+
+function checkChoice(options: BenchChoice, check: OptionCheck<keyof BenchChoice>): void {
   const { files, filter, kernel, endToEnd, all, profile, compare, targets } = options;
   const names = all ? [...KERNELS, ...WORK_NAMES] : endToEnd ? WORK_NAMES : KERNELS;
   const wanted = `wanted a part of ${names.join(", ")}`;
   if (filter !== undefined && !names.some((name) => name.includes(filter))) {
-    refuse("filter", `found ${JSON.stringify(filter)}, ${wanted}`);
+    check.refuse("filter", `found ${JSON.stringify(filter)}, ${wanted}`);
   }
   const unknown = kernel?.find((part) => !KERNELS.some((name) => name.startsWith(part)));
   if (unknown !== undefined) {
-    refuse(
+    check.refuse(
       "kernel",
       `found ${JSON.stringify(unknown)}, wanted the beginning of ${KERNELS.join(", ")}`,
     );
   }
-  if (profile && !endToEnd && !all) refuse("profile", "wanted --end-to-end with it");
-  if (compare && files.length !== 2) refuse("files", `found ${files.length} files, wanted two`);
-  if (targets && files.length === 0) refuse("files", "found 0 files, wanted at least one");
-  if (compare && targets) refuse("targets", "wanted it without --compare");
-  if (!compare && !targets && files.length > 0) {
-    refuse("files", "wanted --compare or --targets with it");
+  if (profile && !endToEnd && !all) check.refuse("profile", "wanted --end-to-end with it");
+  if (compare && files.length !== 2) {
+    check.refuse("files", `found ${files.length} files, wanted two`);
   }
-});
-
-type BenchChoice = z.output<typeof OPTIONS>;
+  if (targets && files.length === 0) check.refuse("files", "found 0 files, wanted at least one");
+  if (compare && targets) check.refuse("targets", "wanted it without --compare");
+  if (!compare && !targets && files.length > 0) {
+    check.refuse("files", "wanted --compare or --targets with it");
+  }
+}
 
 /** Prints where stdout is for people. */
 type Say = (line: string) => void;
@@ -189,6 +192,7 @@ const bench: Command = defineCommand({
   ],
   positionals: ["files"],
   options: OPTIONS,
+  check: checkChoice,
   run: (options) => {
     if (options.compare) return compare(options);
     return options.targets ? listTargets(options) : measure(options);

@@ -13,6 +13,7 @@ import {
   publishedSchema,
   SHARED_FLAGS,
 } from "./options.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { didYouMean } from "./suggest.ts";
 import { checkValues, readConfig } from "./values.ts";
 
@@ -25,22 +26,26 @@ export interface Command {
   /** Keys of options that are given without a flag, in order. A list takes all that is left. */
   readonly positionals: readonly string[];
   readonly options: z.ZodObject;
+  /** Notes which options do not go together, once each has been checked. */
+  // deno-lint-ignore no-explicit-any
+  check?(options: any, check: OptionCheck): void;
   /** Runs with options that were checked. What it throws is shown as one message. */
   // deno-lint-ignore no-explicit-any
   run(options: any): Promise<void> | void;
 }
 
-/** A command as it is written: `run` gets the options with the types that the zod object gives them. */
+/** A command as it is written: `check` and `run` get the options with the types that the zod object gives them. */
 export interface CommandDefinition<S extends z.ZodObject> {
   name: string;
   summary: string;
   examples: readonly (readonly [line: string, what: string])[];
   positionals?: readonly (keyof z.output<S> & string)[];
   options: S;
+  check?(options: z.output<S>, check: OptionCheck<keyof z.output<S> & string>): void;
   run(options: z.output<S>): Promise<void> | void;
 }
 
-/** Makes a command of its definition, with `run` typed by `options`. */
+/** Makes a command of its definition, with `check` and `run` typed by `options`. */
 export function defineCommand<S extends z.ZodObject>(definition: CommandDefinition<S>): Command {
   return { positionals: [], ...definition };
 }
@@ -75,7 +80,7 @@ export function readArguments(command: Command, args: readonly string[]): Readin
     configPath,
     config,
     positionals: command.positionals,
-  });
+  }, (values, check) => command.check?.(values, check));
   return { kind: "run", run: () => command.run(values) };
 }
 

@@ -34,26 +34,16 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
     group: DATA,
   }),
-  promptField: z.string().min(1).optional()
-    .meta({ description: "the prompt's key (with --data); prompt", group: DATA }),
-  answerField: z.string().min(1).optional()
-    .meta({ description: "the answer's key (with --data); answer", group: DATA }),
+  promptField: z.string().min(1).default("prompt")
+    .meta({ description: "the prompt's key (with --data)", group: DATA }),
+  answerField: z.string().min(1).default("answer")
+    .meta({ description: "the answer's key (with --data)", group: DATA }),
   limit: z.int().min(1).optional().meta({
     description: "use only so many examples (with --text: tokens), the first ones",
     group: DATA,
   }),
   json: jsonSwitch(),
-}).refine(({ text, data }) => (text === undefined) !== (data === undefined), {
-  error: ({ input }) =>
-    `found ${
-      (input as { text?: string }).text === undefined ? "neither" : "both"
-    } of --text and --data, wanted one of them`,
-}).refine(({ data, window }) => data === undefined || window === undefined, {
-  error: "--window cuts a text into windows; leave it out with --data",
-}).refine(
-  ({ text, promptField, answerField }) => text === undefined || !(promptField ?? answerField),
-  { error: "--prompt-field and --answer-field name keys of --data; leave them out with --text" },
-);
+});
 
 type EvalChoice = z.output<typeof OPTIONS>;
 
@@ -109,6 +99,20 @@ const evaluate: Command = defineCommand({
     ],
   ],
   options: OPTIONS,
+  check({ text, data }, check) {
+    if ((text === undefined) === (data === undefined)) {
+      const found = text === undefined ? "neither" : "both";
+      return check.fault(`found ${found} of --text and --data, wanted one of them`);
+    }
+    if (data !== undefined && check.said("window")) {
+      check.fault("--window cuts a text into windows; leave it out with --data");
+    }
+    if (text !== undefined && check.firstSaid(["promptField", "answerField"])) {
+      check.fault(
+        "--prompt-field and --answer-field name keys of --data; leave them out with --text",
+      );
+    }
+  },
   async run(options) {
     using device = await openDevice();
     const model = await openModel(device, options);

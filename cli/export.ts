@@ -67,24 +67,30 @@ const command: Command = defineCommand({
       description: "where to: a file that ends in .gguf; one that is there is replaced",
       placeholder: "FILE",
     }),
-    type: z.enum(["q8_0", "q4_0", "f16", "f32"]).optional()
-      .meta({ description: "of the model's matrices; q8_0 if it is not said" }),
+    type: z.enum(["q8_0", "q4_0", "f16", "f32"]).default("q8_0")
+      .meta({ description: "of the model's matrices" }),
     json: jsonSwitch(),
-  }).refine(({ adapter, merge, adapterOnly }) => adapter !== undefined || !merge && !adapterOnly, {
-    error: "--merge and --adapter-only say what is done with --adapter: name one",
-  }).refine(({ adapter, merge, adapterOnly }) => adapter === undefined || merge !== adapterOnly, {
-    error: "with --adapter say one of --merge (into the model) and --adapter-only",
-  }).refine(({ adapterOnly, type }) => !adapterOnly || type === undefined, {
-    error: "--type is of a model's matrices; an adapter alone is written in f32",
-  }).refine(({ out }) => /\.gguf$/i.test(out), {
-    error: "--out must end in .gguf, by which llama.cpp and nibble know such files",
   }),
+  check({ adapter, merge, adapterOnly, out }, check) {
+    if (adapter === undefined && (merge || adapterOnly)) {
+      check.fault("--merge and --adapter-only say what is done with --adapter: name one");
+    }
+    if (adapter !== undefined && merge === adapterOnly) {
+      check.fault("with --adapter say one of --merge (into the model) and --adapter-only");
+    }
+    if (adapterOnly && check.said("type")) {
+      check.fault("--type is of a model's matrices; an adapter alone is written in f32");
+    }
+    if (!/\.gguf$/i.test(out)) {
+      check.fault("--out must end in .gguf, by which llama.cpp and nibble know such files");
+    }
+  },
   async run({ model: name, adapter, merge, adapterOnly, out, type, json }) {
     await checkOut(out, name);
     using device = await openDevice();
     const model = await openModel(device, { model: name, adapter, doubleQuant: false });
     if (merge) mergeAdapter(model);
-    const written = adapterOnly ? "f32" : type ?? "q8_0";
+    const written = adapterOnly ? "f32" : type;
     if (adapterOnly) await saveGgufAdapter(lorasOn(model)[0], out);
     else await saveGguf(model, out, { type: written });
     const fileBytes = (await Deno.stat(out)).size;

@@ -60,9 +60,11 @@ const generate: Command = defineCommand({
     batchSize: z.int().min(1).default(32).describe("prompts that the model sees at a time"),
     ...SAMPLING_OPTIONS,
     json: jsonSwitch(),
-  }).refine(({ prompt, prompts }) => prompt.length > 0 || prompts !== undefined, {
-    error: "there is nothing to go on from; wanted a PROMPT, or --prompts FILE",
   }),
+  check({ prompt, prompts }, check) {
+    if (prompt.length > 0 || prompts !== undefined) return;
+    check.fault("there is nothing to go on from; wanted a PROMPT, or --prompts FILE");
+  },
   async run(options) {
     const { json, maxNewTokens, temperature, topK, topP, seed, batchSize, chat } = options;
     const fromFile = options.prompts === undefined

@@ -192,16 +192,18 @@ const inspect: Command = defineCommand({
         description: "show the number types instead: what each can hold, and what it takes",
       }),
     json: jsonSwitch(),
-  }).refine(({ path, types }) => types || path !== undefined, {
-    message: "it is missing, wanted a model folder, a file, or --types",
-    path: ["path"],
-  }).refine(({ path, types }) => !types || path === undefined, {
-    message: "it cannot stand beside --types, wanted one of the two",
-    path: ["path"],
-  }).refine(({ weights, types, adapter }) => !weights || !types && adapter === undefined, {
-    message: "it cannot stand beside --types or --adapter, wanted one of them",
-    path: ["weights"],
   }),
+  check({ path, types, weights, adapter }, check) {
+    if (!types && path === undefined) {
+      check.refuse("path", "it is missing, wanted a model folder, a file, or --types");
+    }
+    if (types && path !== undefined) {
+      check.refuse("path", "it cannot stand beside --types, wanted one of the two");
+    }
+    if (weights && (types || adapter !== undefined)) {
+      check.refuse("weights", "it cannot stand beside --types or --adapter, wanted one of them");
+    }
+  },
   async run({ path, adapter, weights, types, json }) {
     if (types) return printNumberTypes(json);
     if (weights) {

@@ -175,12 +175,13 @@ const command: Command = defineCommand({
       description: "weights that share a scale (with --quantize or --base-quantize); 64",
     }),
     json: jsonSwitch(),
-  }).refine(
-    ({ quantize, baseQuantize, doubleQuant, blockSize }) =>
-      quantize !== undefined || baseQuantize !== undefined ||
-      !doubleQuant && blockSize === undefined,
-    { error: "--double-quant and --block-size say how --quantize or --base-quantize does it" },
-  ),
+  }),
+  check({ quantize, baseQuantize }, check) {
+    if (quantize !== undefined || baseQuantize !== undefined) return;
+    if (check.firstSaid(["doubleQuant", "blockSize"])) {
+      check.fault("--double-quant and --block-size say how --quantize or --base-quantize does it");
+    }
+  },
   async run({ model: name, adapter, out, dtype, quantize, baseQuantize, json, ...scales }) {
     await checkOut(out, "model", name);
     using device = await openDevice();

@@ -28,19 +28,6 @@ const OPTIONS = z.strictObject({
   rest: z.enum(["f16", "f32"]).default("f16")
     .meta({ description: "what the embedding and the output layer are kept in" }),
   json: jsonSwitch(),
-}).superRefine(({ model, shape, memory, schemes = [] }, context) => {
-  const refuse = (key: string, message: string) =>
-    context.addIssue({ code: "custom", path: [key], message });
-  if ((model === undefined) === (shape === undefined)) {
-    refuse("model", "wanted either a model or --shape");
-  }
-  if (memory !== undefined && readMemory(memory) === null) {
-    refuse("memory", `found "${memory}", wanted a size such as 8GB, 512MB or 900kB`);
-  }
-  const wrong = schemes.find((name) => name !== "f16" && !isSchemeName(name));
-  if (wrong !== undefined) {
-    refuse("schemes", `found "${wrong}", wanted names such as f32, f16, int8, int4-g32, nf4-dq`);
-  }
 });
 
 const isGguf = (path: string) => /\.gguf$/i.test(path);
@@ -109,6 +96,21 @@ const command: Command = defineCommand({
     ],
   ],
   options: OPTIONS,
+  check({ model, shape, memory, schemes = [] }, check) {
+    if ((model === undefined) === (shape === undefined)) {
+      check.refuse("model", "wanted either a model or --shape");
+    }
+    if (memory !== undefined && readMemory(memory) === null) {
+      check.refuse("memory", `found "${memory}", wanted a size such as 8GB, 512MB or 900kB`);
+    }
+    const wrong = schemes.find((name) => name !== "f16" && !isSchemeName(name));
+    if (wrong !== undefined) {
+      check.refuse(
+        "schemes",
+        `found "${wrong}", wanted names such as f32, f16, int8, int4-g32, nf4-dq`,
+      );
+    }
+  },
   async run({ model, shape, memory: text, tokens, schemes, rest, json }) {
     const { config, path } = model === undefined
       ? { config: PLAN_SHAPES[shape!], path: shape! }

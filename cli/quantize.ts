@@ -15,6 +15,7 @@ import { quantizeByPolicy, readPolicy } from "../train/quant/policy.ts";
 import { denseWeight } from "../train/quant/weight_only.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { MODEL_OPTIONS, modelFolder, WEIGHT_TYPES } from "./model_options.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { jsonSwitch } from "./options.ts";
 import { checkOut } from "./out_folder.ts";
 import { bytes, count, percent, printJson, printLine, significant, table } from "./print.ts";
@@ -217,14 +218,31 @@ const OPTIONS = z.strictObject({
   json: jsonSwitch(),
 });
 
-/** What each option is where nobody said it. */
-const UNSAID: Readonly<Record<string, unknown>> = OPTIONS.parse({});
+type QuantizeChoice = z.output<typeof OPTIONS>;
 
-/** Options beside those of `--explain` that were said: it would pass over them. */
-const saidBeside = (options: Readonly<Record<string, unknown>>) =>
-  Object.keys(options).filter((key) =>
-    !(key in EXPLAIN_OPTIONS) && key !== "model" && key !== "json" && options[key] !== UNSAID[key]
-  );
+type Key = keyof QuantizeChoice;
+
+/** The options of `--explain`, and those of all else but the model and how it is told. */
+const KEYS = Object.keys(OPTIONS.shape) as Key[];
+const EXPLAINING = KEYS.filter((key) => key in EXPLAIN_OPTIONS);
+const WRITING = KEYS.filter((key) =>
+  !(key in EXPLAIN_OPTIONS) && key !== "model" && key !== "json"
+);
+
+function checkChoice(choice: QuantizeChoice, check: OptionCheck<Key>): void {
+  if (choice.explain) return checkExplain(choice, WRITING, check);
+  for (const key of ["model", "out"] as const) if (!check.said(key)) check.lacks(key);
+  check.refuseSaid(EXPLAINING, "wanted --explain with it");
+  checkMethod(choice, readsText(choice), check);
+  checkInputs(choice, check);
+  checkRange(choice, check);
+  if (choice.policy !== undefined && check.firstSaid(["quantize", "doubleQuant", "blockSize"])) {
+    check.refuse(
+      "policy",
+      "its rules say how layers are quantized: leave --quantize, --double-quant and --block-size out",
+    );
+  }
+}
 
 const command: Command = defineCommand({
   name: "quantize",
@@ -271,29 +289,8 @@ const command: Command = defineCommand({
       "nothing is written: every number on the way to INT8, INT4 and NF4, and back",
     ],
   ],
-  options: OPTIONS.superRefine((options, context) => {
-    if (options.explain) return checkExplain(options, saidBeside(options), context);
-    checkMethod(options, readsText(options), context);
-    checkInputs(options, context);
-    checkRange(options, context);
-    for (const key of ["model", "out"] as const) {
-      if (options[key] !== undefined) continue;
-      context.addIssue({ code: "invalid_type", expected: "string", input: undefined, path: [key] });
-    }
-    const { policy, quantize, doubleQuant, blockSize } = options;
-    const isTyped = quantize !== UNSAID.quantize || doubleQuant || blockSize !== undefined;
-    if (policy !== undefined && isTyped) {
-      const message =
-        "its rules say how layers are quantized: leave --quantize, --double-quant and --block-size out";
-      context.addIssue({ code: "custom", message, path: ["policy"] });
-    }
-    for (
-      const key of ["values", "tensor", "part", "schemes", "granularity", "groupSize"] as const
-    ) {
-      if (options[key] === undefined) continue;
-      context.addIssue({ code: "custom", message: "wanted --explain with it", path: [key] });
-    }
-  }),
+  options: OPTIONS,
+  check: checkChoice,
   async run(options) {
     const { model, quantize: type, doubleQuant, blockSize, json } = options;
     if (options.explain) {

@@ -34,10 +34,10 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
   }),
   observer: z.enum(OBSERVERS).default("min-max").meta({ description: "how ranges are chosen" }),
-  percentile: z.number().positive().max(100).optional()
-    .meta({ description: "with percentile: what is not clipped, in percent; 99.99" }),
-  momentum: z.number().positive().max(1).optional()
-    .meta({ description: "with moving-average: a window's weight; 0.01" }),
+  percentile: z.number().positive().max(100).default(99.99)
+    .meta({ description: "with percentile: what is not clipped, in percent" }),
+  momentum: z.number().positive().max(1).default(0.01)
+    .meta({ description: "with moving-average: a window's weight" }),
   kind: z.enum(["symmetric", "asymmetric"]).default("symmetric")
     .meta({ description: "whether 0 is in the middle, or at a zero point" }),
   smooth: z.number().min(0).max(1).optional().meta({
@@ -60,12 +60,6 @@ const OPTIONS = z.strictObject({
         "compare all observers on each layer, per tensor and per channel, and name outliers",
     }),
   json: jsonSwitch(),
-}).refine(({ observer, percentile }) => percentile === undefined || observer === "percentile", {
-  message: "wanted --observer percentile with --percentile",
-  path: ["percentile"],
-}).refine(({ observer, momentum }) => momentum === undefined || observer === "moving-average", {
-  message: "wanted --observer moving-average with --momentum",
-  path: ["momentum"],
 });
 
 /** The report of the model as it is when the ranges are used: smoothed, if they are. */
@@ -200,6 +194,14 @@ const command: Command = defineCommand({
     ],
   ],
   options: OPTIONS,
+  check({ observer }, check) {
+    if (observer !== "percentile") {
+      check.refuseSaid(["percentile"], "wanted --observer percentile with it");
+    }
+    if (observer !== "moving-average") {
+      check.refuseSaid(["momentum"], "wanted --observer moving-average with it");
+    }
+  },
   async run(options) {
     const { model: name, observer: kind, percentile, momentum, json, out } = options;
     await checkOutFile(out, "--out");
@@ -211,11 +213,11 @@ const command: Command = defineCommand({
     // As quantize compare reads, which may measure with these ranges.
     const window = options.window ?? defaultWindow(model.config, "compare");
     const text = { ids, window };
-    const observer = {
-      kind,
-      ...percentile !== undefined && { percentile },
-      ...momentum !== undefined && { momentum },
-    } as CalibrationObserver;
+    const observer: CalibrationObserver = kind === "percentile"
+      ? { kind, percentile }
+      : kind === "moving-average"
+      ? { kind, momentum }
+      : { kind };
     const { smooth } = options;
     const ranges = await calibrateActivations(model, {
       ...{ text, observer, smooth },

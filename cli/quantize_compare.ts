@@ -13,8 +13,9 @@ import { loadRanges } from "../train/quant/range_file.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { embedded } from "./embedded.ts";
 import { MODEL_OPTIONS, openPlain, tokenizerOf } from "./model_options.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { jsonSwitch, textList } from "./options.ts";
-import { CALIBRATION_TOKENS } from "./quantize_method.ts";
+import { CALIBRATION_TOKENS, KEEP } from "./quantize_method.ts";
 import {
   bytes,
   percent,
@@ -140,7 +141,7 @@ function usersOf(
 async function calibrationOf(
   model: LanguageModel,
   ids: Int32Array,
-  options: z.output<typeof OPTIONS>,
+  options: CompareChoice,
 ): Promise<{ ids: Int32Array; warnings: string[] }> {
   const { text, calibration, calibrationTokens } = options;
   const path = calibration ?? (await embedded()).heldout;
@@ -192,8 +193,8 @@ const OPTIONS = z.strictObject({
       "a JSON file with rules for layers, as quantize sensitivity writes it: measured too, as the scheme policy",
     placeholder: "FILE",
   }),
-  keep: z.number().gt(0).lt(1).optional().meta({
-    description: "the share of input channels that the scheme split keeps in 16 bits; 0.1",
+  keep: z.number().gt(0).lt(1).default(KEEP).meta({
+    description: "the share of input channels that the scheme split keeps in 16 bits",
   }),
   calibration: z.string().min(1).optional().meta({
     description:
@@ -216,33 +217,37 @@ const OPTIONS = z.strictObject({
   examples: z.int().min(1).optional()
     .meta({ description: "with --data: use only so many of them, the first ones" }),
   json: jsonSwitch(),
-}).superRefine(({ schemes }, context) => {
-  const wrong = schemes.find((name) => !NAMES.includes(name) && !isSchemeName(name));
-  if (wrong === undefined) return;
-  const near = nearest(wrong, NAMES);
-  const message = `found "${wrong}", wanted some of ${SCHEME_NAMES.join(", ")}, or names such as ` +
-    `int4-g32 or int8-asym-tensor${near === null ? "" : `; did you mean ${near}?`}`;
-  context.addIssue({ code: "custom", message, path: ["schemes"] });
-}).refine(({ schemes, keep }) => keep === undefined || schemes.includes("split"), {
-  message: "wanted the scheme split with it",
-  path: ["keep"],
-}).refine(({ schemes, ranges }) => ranges === undefined || schemes.includes("w8a8-static"), {
-  message: "wanted the scheme w8a8-static with it, the only one that takes ranges",
-  path: ["ranges"],
-}).superRefine((options, context) => {
-  if (usersOf(options).length > 0) return;
-  const message = "none of the schemes looks at a text: leave it out, or add one that does, " +
-    "such as gptq, awq, split";
-  const add = (key: string) => context.addIssue({ code: "custom", message, path: [key] });
-  if (options.calibration !== undefined) add("calibration");
-  if (options.calibrationTokens !== CALIBRATION_TOKENS) add("calibrationTokens");
-}).refine(({ data, examples }) => examples === undefined || data !== undefined, {
-  message: "wanted --data with it",
-  path: ["examples"],
-}).refine(({ schemes, policy }) => policy !== undefined || !schemes.includes("policy"), {
-  message: "wanted --policy with the scheme policy",
-  path: ["schemes"],
 });
+
+type CompareChoice = z.output<typeof OPTIONS>;
+
+function checkChoice(choice: CompareChoice, check: OptionCheck<keyof CompareChoice>): void {
+  const { schemes, policy, data } = choice;
+  const wrong = schemes.find((name) => !NAMES.includes(name) && !isSchemeName(name));
+  if (wrong !== undefined) {
+    const near = nearest(wrong, NAMES);
+    check.refuse(
+      "schemes",
+      `found "${wrong}", wanted some of ${SCHEME_NAMES.join(", ")}, or names such as ` +
+        `int4-g32 or int8-asym-tensor${near === null ? "" : `; did you mean ${near}?`}`,
+    );
+  }
+  if (!schemes.includes("split")) check.refuseSaid(["keep"], "wanted the scheme split with it");
+  if (!schemes.includes("w8a8-static")) {
+    const message = "wanted the scheme w8a8-static with it, the only one that takes ranges";
+    check.refuseSaid(["ranges"], message);
+  }
+  if (usersOf(choice).length === 0) {
+    check.refuseSaid(
+      ["calibration", "calibrationTokens"],
+      "none of the schemes looks at a text: leave it out, or add one that does, such as gptq, awq, split",
+    );
+  }
+  if (data === undefined) check.refuseSaid(["examples"], "wanted --data with it");
+  if (policy === undefined && schemes.includes("policy")) {
+    check.refuse("schemes", "wanted --policy with the scheme policy");
+  }
+}
 
 const command: Command = defineCommand({
   name: "quantize compare",
@@ -270,6 +275,7 @@ const command: Command = defineCommand({
     ],
   ],
   options: OPTIONS,
+  check: checkChoice,
   async run(options) {
     const { model: name, text, limit, json } = options;
     const policy = options.policy === undefined ? undefined : await readPolicy(options.policy);

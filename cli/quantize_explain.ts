@@ -9,6 +9,7 @@ import {
 } from "../kernels/quant/explain.ts";
 import type { FourBitType } from "../kernels/quant/tables.ts";
 import type { TensorSource } from "../train/files/safetensors.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { printJson, printLine, significant, table } from "./print.ts";
 
 /** The schemes by the names that `--schemes` takes. */
@@ -55,7 +56,8 @@ export const EXPLAIN_OPTIONS = {
     group: GROUP,
   }),
   part: z.string().min(1).optional().meta({
-    description: "which rows and columns of the tensor, as a matrix of their own; 0:4,0:8",
+    description:
+      "which rows and columns of the tensor, as a matrix of their own; 0:4,0:8, or less of a smaller one",
     placeholder: "FROM:TO,FROM:TO",
     group: GROUP,
   }),
@@ -69,8 +71,8 @@ export const EXPLAIN_OPTIONS = {
       "and channel where there are several rows",
     group: GROUP,
   }),
-  groupSize: z.int().min(1).optional()
-    .meta({ description: "numbers of a group; 64", group: GROUP }),
+  groupSize: z.int().min(1).default(64)
+    .meta({ description: "numbers of a group", group: GROUP }),
 };
 
 /** What `EXPLAIN_OPTIONS` gives, and the model. */
@@ -81,31 +83,27 @@ export interface ExplainChoice {
   readonly part?: string;
   readonly schemes?: readonly string[];
   readonly granularity?: readonly (typeof GRANULARITIES)[number][];
-  readonly groupSize?: number;
+  readonly groupSize: number;
 }
 
-/** Says what does not go together; `beside` are keys of options that say how a model is written. */
-export function checkExplain(
-  { values, model, tensor, part, groupSize, granularity }: ExplainChoice,
-  beside: readonly string[],
-  context: z.core.$RefinementCtx,
+/** Notes what does not go together; `writing` are keys of options that say how a model is written. */
+export function checkExplain<Key extends string>(
+  { values, model, tensor, granularity }: ExplainChoice,
+  writing: readonly Key[],
+  check: OptionCheck<Key | keyof typeof EXPLAIN_OPTIONS>,
 ): void {
-  const refuse = (key: string, message: string) =>
-    context.addIssue({ code: "custom", path: [key], message });
-  for (const key of beside) {
-    refuse(
-      key,
-      "it says how a model is written, and --explain writes none: leave it out; " +
-        "--schemes, --granularity and --group-size say what is explained",
-    );
-  }
+  check.refuseSaid(
+    writing,
+    "it says how a model is written, and --explain writes none: leave it out; " +
+      "--schemes, --granularity and --group-size say what is explained",
+  );
   if ((values === undefined) === (tensor === undefined)) {
-    refuse("explain", "wanted either --values or --tensor with it");
+    check.refuse("explain", "wanted either --values or --tensor with it");
   } else if ((tensor === undefined) !== (model === undefined)) {
-    refuse("tensor", "wanted --model and --tensor together");
-  } else if (part !== undefined && tensor === undefined) refuse("part", "wanted --tensor with it");
-  if (groupSize !== undefined && !granularity?.includes("group")) {
-    refuse("groupSize", "wanted --granularity group with it");
+    check.refuse("tensor", "wanted --model and --tensor together");
+  } else if (tensor === undefined) check.refuseSaid(["part"], "wanted --tensor with it");
+  if (!granularity?.includes("group")) {
+    check.refuseSaid(["groupSize"], "wanted --granularity group with it");
   }
 }
 
@@ -135,11 +133,15 @@ function readValues(text: string): Matrix {
   return { rows: rows.length, columns, values: Float32Array.from(rows.flat(), Number) };
 }
 
+/** What is shown of a tensor where nobody says it, or less where it is smaller. */
+const FIRST_PART = "0:4,0:8";
+
 /** Numbers that are shown at most: a page or two. */
 const MOST = 1024;
 
-async function readPart(source: TensorSource, name: string, part: string): Promise<Matrix> {
-  const match = /^(\d+):(\d+),(\d+):(\d+)$/.exec(part.replaceAll(" ", ""));
+/** A part of a tensor; where nobody says which, the first rows and columns. */
+async function readPart(source: TensorSource, name: string, part?: string): Promise<Matrix> {
+  const match = /^(\d+):(\d+),(\d+):(\d+)$/.exec((part ?? FIRST_PART).replaceAll(" ", ""));
   const entry = source.entries.get(name);
   if (!entry) {
     const names = [...source.entries.keys()];
@@ -153,8 +155,8 @@ async function readPart(source: TensorSource, name: string, part: string): Promi
   const width = entry.shape.at(-1) ?? 1;
   const height = stored.length / width;
   const [top, bottom, left, right] = match?.slice(1).map(Number) ?? [];
-  // The default is cut to fit; what a user asks for has to.
-  const [to, end] = part === DEFAULT_PART
+  // What a user asks for has to fit.
+  const [to, end] = part === undefined
     ? [Math.min(bottom, height), Math.min(right, width)]
     : [bottom, right];
   if (!match || top >= to || left >= end || to > height || end > width) {
@@ -174,8 +176,6 @@ async function readPart(source: TensorSource, name: string, part: string): Promi
   );
   return { rows, columns, values };
 }
-
-const DEFAULT_PART = "0:4,0:8";
 
 const number = (value: number, digits = 6) => String(Number(value.toPrecision(digits)));
 
@@ -243,7 +243,7 @@ export async function printExplanation(
   source: TensorSource | null,
   json: boolean,
 ): Promise<void> {
-  const { values, tensor, part = DEFAULT_PART, groupSize = 64 } = choice;
+  const { values, tensor, part, groupSize } = choice;
   const matrix = values !== undefined ? readValues(values) : await readPart(source!, tensor!, part);
   const { rows, columns } = matrix;
   const shape = [rows, columns] as const;

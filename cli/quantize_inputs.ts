@@ -9,6 +9,7 @@ import { medianChannel, OVERBEARING, timesMedian } from "../train/quant/input_er
 import { type ActivationMode, quantizeActivations } from "../train/quant/quantize_activations.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
 import { rotateLayers } from "../train/quant/rotate_layers.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { textList } from "./options.ts";
 import { printError } from "./print.ts";
 import { progress } from "./progress.ts";
@@ -70,37 +71,35 @@ function earlierOf(choice: InputChoice): string | null {
   return isRanged(choice) ? "--range or --per" : null;
 }
 
+/** The keys of `INPUT_OPTIONS`. */
+type InputKey = keyof typeof INPUT_OPTIONS;
+
 /** Notes what does not go together. */
-export function checkInputs(choice: InputChoice, context: z.RefinementCtx): void {
+export function checkInputs(choice: InputChoice, check: OptionCheck<InputKey>): void {
   const { activations, quantize, policy, smooth, ranges, dynamicActivations } = choice;
-  const refuse = (path: string, message: string) =>
-    context.addIssue({ code: "custom", message, path: [path] });
   if (activations === undefined) {
-    for (const key of Object.keys(INPUT_OPTIONS) as (keyof typeof INPUT_OPTIONS)[]) {
-      if (choice[key] !== undefined) refuse(key, "wanted --activations with it");
-    }
-    return;
+    const keys = Object.keys(INPUT_OPTIONS) as InputKey[];
+    return check.refuseSaid(keys, "wanted --activations with it");
   }
   if (policy === undefined && quantize !== "int8" && quantize !== "int4") {
-    refuse("activations", `wanted --quantize int8 or int4 with it, found ${quantize}`);
+    check.refuse("activations", `wanted --quantize int8 or int4 with it, found ${quantize}`);
   }
   if (smooth !== undefined && ranges !== undefined) {
-    refuse("smooth", "the ranges have factors of their own if they were found with some");
+    check.refuse("smooth", "the ranges have factors of their own if they were found with some");
   }
   const earlier = earlierOf(choice);
   if (smooth !== undefined && earlier) {
-    refuse("smooth", `${earlier} chooses integers before: leave one of them out`);
+    check.refuse("smooth", `${earlier} chooses integers before: leave one of them out`);
   }
   if (activations === "rotated") {
-    for (const key of ["ranges", "keepActivations", "dynamicActivations"] as const) {
-      if (choice[key] !== undefined) {
-        refuse(key, "all are static once they are turned: leave it out");
-      }
-    }
-    if (earlier) refuse("activations", `${earlier} chooses integers before: not rotated`);
+    check.refuseSaid(
+      ["ranges", "keepActivations", "dynamicActivations"],
+      "all are static once they are turned: leave it out",
+    );
+    if (earlier) check.refuse("activations", `${earlier} chooses integers before: not rotated`);
   }
   if (dynamicActivations && activations === "dynamic") {
-    refuse("dynamicActivations", "all are: wanted --activations static with it");
+    check.refuse("dynamicActivations", "all are: wanted --activations static with it");
   }
 }
 

@@ -9,6 +9,7 @@ import { splitLayers } from "../train/quant/outlier_layers.ts";
 import { quantizeLayers, type UniformScheme } from "../train/quant/weight_only.ts";
 import { embedded } from "./embedded.ts";
 import { WEIGHT_TYPES } from "./model_options.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { percent, printError } from "./print.ts";
 import { progress } from "./progress.ts";
 
@@ -20,8 +21,8 @@ const METHODS = ["round", "gptq", "awq", "hqq", "split"] as const;
 /** Tokens that are read of a text to calibrate on, where nobody says how many. */
 export const CALIBRATION_TOKENS = 8192;
 
-/** The share of channels that a split keeps in 16 bits. */
-const KEEP = 0.1;
+/** The share of channels that a split keeps in 16 bits, where nobody says it. */
+export const KEEP = 0.1;
 
 /** How, and the text that a model is calibrated on. */
 export const METHOD_OPTIONS = {
@@ -72,31 +73,29 @@ const FITTING: Readonly<Record<MethodChoice["method"], readonly string[]>> = {
 export function checkMethod(
   choice: MethodChoice,
   needsText: boolean,
-  context: z.RefinementCtx,
+  check: OptionCheck<keyof MethodChoice>,
 ): void {
-  const { method, keep, calibration, quantize, doubleQuant, policy, activations } = choice;
-  const refuse = (path: string, message: string) =>
-    context.addIssue({ code: "custom", message, path: [path] });
-  if (keep !== undefined && method !== "split" && activations !== "rotated") {
-    refuse("keep", "wanted --method split or --activations rotated with it");
+  const { method, quantize, doubleQuant, policy, activations } = choice;
+  if (method !== "split" && activations !== "rotated") {
+    check.refuseSaid(["keep"], "wanted --method split or --activations rotated with it");
   }
   if ((method === "round" || method === "hqq") && !needsText) {
-    const message =
-      "wanted --method gptq, awq or split with it, or --activations static without --ranges";
-    if (calibration !== undefined) refuse("calibration", message);
-    if (choice.calibrationTokens !== CALIBRATION_TOKENS) refuse("calibrationTokens", message);
+    check.refuseSaid(
+      ["calibration", "calibrationTokens"],
+      "wanted --method gptq, awq or split with it, or --activations static without --ranges",
+    );
   }
   if (method === "round") return;
-  if (policy !== undefined) return refuse("method", "leave it out with --policy");
+  if (policy !== undefined) return check.refuse("method", "leave it out with --policy");
   if (method === "split" && activations !== undefined) {
-    refuse("method", "split multiplies in floats: leave --activations out");
+    check.refuse("method", "split multiplies in floats: leave --activations out");
   }
   if (doubleQuant && quantize.startsWith("int")) {
-    refuse("doubleQuant", `${quantize} has no scales to quantize again`);
+    check.refuse("doubleQuant", `${quantize} has no scales to quantize again`);
   }
   const fitting = FITTING[method];
   if (!fitting.includes(quantize)) {
-    refuse(
+    check.refuse(
       "method",
       `${method} gives ${fitting.slice(0, -1).join(", ")} or ${
         fitting.at(-1)

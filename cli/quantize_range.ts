@@ -4,6 +4,7 @@ import type { IntegerType } from "../kernels/quant/integer.ts";
 import { INTEGER_RANGES, type IntegerRange } from "../kernels/quant/integer_range.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { quantizeLayers } from "../train/quant/weight_only.ts";
+import type { OptionCheck } from "./option_check.ts";
 
 const GROUP = "Choosing integers";
 
@@ -37,19 +38,19 @@ export function isRanged({ range, per }: Pick<RangeChoice, "range" | "per">): bo
 }
 
 /** Notes what does not go together. */
-export function checkRange(choice: RangeChoice, context: z.RefinementCtx): void {
+export function checkRange(choice: RangeChoice, check: OptionCheck<"range" | "per">): void {
   if (!isRanged(choice)) return;
   const { range, per, method, quantize, policy, blockSize } = choice;
-  const refuse = (path: string, message: string) =>
-    context.addIssue({ code: "custom", message, path: [path] });
   const key = range === undefined ? "per" : "range";
   if (policy !== undefined) {
-    refuse(key, "leave it out with --policy, whose schemes say it, such as int8-asym-tensor");
+    check.refuse(key, "leave it out with --policy, whose schemes say it, such as int8-asym-tensor");
   } else if (!quantize.startsWith("int")) {
-    refuse(key, `it is of integers: wanted --quantize int8 or fewer bits, found ${quantize}`);
-  } else if (method !== "round") refuse(key, `${method} chooses its own: leave one of them out`);
+    check.refuse(key, `it is of integers: wanted --quantize int8 or fewer bits, found ${quantize}`);
+  } else if (method !== "round") {
+    check.refuse(key, `${method} chooses its own: leave one of them out`);
+  }
   if (per !== undefined && blockSize !== undefined) {
-    refuse("per", "found --block-size too, wanted one of them");
+    check.refuse("per", "found --block-size too, wanted one of them");
   }
 }
 

@@ -65,16 +65,6 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
   }),
   json: jsonSwitch(),
-}).refine(({ budget }) => readBudget(budget) !== null, {
-  message: "wanted bits a weight such as 5 or 5.0bits, or a size such as 60MB",
-  path: ["budget"],
-}).superRefine(({ schemes }, context) => {
-  const wrong = schemes.find((name) => !isSchemeName(name));
-  if (wrong === undefined) return;
-  const message = `found ${
-    JSON.stringify(wrong)
-  }, wanted names such as f32, int8, int4, int4-g32, hqq, nf4, nf4-dq`;
-  context.addIssue({ code: "custom", message, path: ["schemes"] });
 });
 
 /** Throws if no choice can be within the budget, before minutes of work, and not behind it. */
@@ -177,6 +167,18 @@ const command: Command = defineCommand({
     ],
   ],
   options: OPTIONS,
+  check({ budget, schemes }, check) {
+    if (readBudget(budget) === null) {
+      check.refuse("budget", "wanted bits a weight such as 5 or 5.0bits, or a size such as 60MB");
+    }
+    const wrong = schemes.find((name) => !isSchemeName(name));
+    if (wrong !== undefined) {
+      check.refuse(
+        "schemes",
+        `found "${wrong}", wanted names such as f32, int8, int4, int4-g32, hqq, nf4, nf4-dq`,
+      );
+    }
+  },
   async run(options) {
     const {
       model: name,

@@ -15,6 +15,7 @@ import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel, randomModel } from "../train/models/load.ts";
 import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { jsonSwitch } from "./options.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { loraNotes } from "./lora_notes.ts";
@@ -29,8 +30,8 @@ import {
   type TrainProfile,
   writeTrainTrace,
 } from "./train_profile.ts";
-import { observeNote, prepareFor, QAT_OPTIONS, qatFault, saveRounded } from "./train_qat.ts";
-import { LORA_OPTIONS, targetsOf, TRAINING_OPTIONS, unusedFault } from "./train_options.ts";
+import { checkQat, observeNote, prepareFor, QAT_OPTIONS, saveRounded } from "./train_qat.ts";
+import { checkUse, LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
 
 const DATA = "Data";
 
@@ -49,10 +50,10 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
     group: DATA,
   }),
-  promptField: z.string().min(1).optional()
-    .meta({ description: "the prompt's key in JSONL; prompt", group: DATA }),
-  answerField: z.string().min(1).optional()
-    .meta({ description: "the answer's key in JSONL; answer", group: DATA }),
+  promptField: z.string().min(1).default("prompt")
+    .meta({ description: "the prompt's key in JSONL", group: DATA }),
+  answerField: z.string().min(1).default("answer")
+    .meta({ description: "the answer's key in JSONL", group: DATA }),
   limit: z.int().min(1).optional()
     .meta({ description: "use only so many examples, the first ones", group: DATA }),
   full: z.boolean().default(false)
@@ -68,8 +69,8 @@ const OPTIONS = z.strictObject({
       "learn this model's predictions instead of the answers or the text; with --qat, the same model",
     placeholder: "FOLDER",
   }),
-  dtype: z.enum(["f32", "f16"]).optional()
-    .meta({ description: "of the weights that --full or --qat saves; f32" }),
+  dtype: z.enum(["f32", "f16"]).default("f32")
+    .meta({ description: "of the weights that --full or --qat saves" }),
   ...LORA_OPTIONS,
   ...QAT_OPTIONS,
   ...TRAINING_OPTIONS,
@@ -88,8 +89,8 @@ const OPTIONS = z.strictObject({
     description: "keep the run's state in this file, and go on from it if it is there",
     placeholder: "FILE",
   }),
-  checkpointEvery: z.int().min(1).optional()
-    .meta({ description: "steps between two writes of the checkpoint; 100" }),
+  checkpointEvery: z.int().min(1).default(100)
+    .meta({ description: "steps between two writes of the checkpoint" }),
   profile: z.string().min(1).optional().meta({
     description:
       "say which kernels a step spends its time in, and write a trace of it for chrome://tracing",
@@ -102,20 +103,23 @@ const OPTIONS = z.strictObject({
       placeholder: "FILE",
     }),
   json: jsonSwitch(),
-}).refine((options) => (options.data === undefined) !== (options.text === undefined), {
-  error: "wanted one of --data and --text",
-}).refine((options) => options.full || !options.init, {
-  error: "--init draws random weights, which only --full trains",
-}).refine((options) => options.checkpointing || options.keepBlocks === 0, {
-  error: "--keep-blocks says how much of --checkpointing is left out: add that",
-}).refine((options) => !options.full || (!options.quantize && !options.adapter), {
-  error: "--full trains all weights: leave --quantize and --adapter out",
-}).check(({ value, issues }) => {
-  const fault = qatFault(value) ?? unusedFault(value);
-  if (fault) issues.push({ code: "custom", message: fault, input: value });
 });
 
 type TrainChoice = z.output<typeof OPTIONS>;
+
+function checkChoice(choice: TrainChoice, check: OptionCheck<keyof TrainChoice>): void {
+  const { data, text, full, init, adapter, quantize } = choice;
+  if ((data === undefined) === (text === undefined)) check.fault("wanted one of --data and --text");
+  if (init && !full) check.fault("--init draws random weights, which only --full trains");
+  if (choice.keepBlocks > 0 && !choice.checkpointing) {
+    check.fault("--keep-blocks says how much of --checkpointing is left out: add that");
+  }
+  if (full && (quantize !== undefined || adapter !== undefined)) {
+    check.fault("--full trains all weights: leave --quantize and --adapter out");
+  }
+  checkQat(choice, check);
+  checkUse(choice, check);
+}
 
 /** A model to train. */
 interface Prepared {
@@ -196,7 +200,7 @@ async function runSteps(
   options: TrainChoice,
   start: number,
 ): Promise<{ told: TrainProgress[]; profiled: TrainProfile | null }> {
-  const { checkpoint, checkpointEvery = 100, json } = options;
+  const { checkpoint, checkpointEvery, json } = options;
   const told: TrainProgress[] = [];
   using bar = progress({ total: trainer.steps, label: "Training", json });
   const run = async (until: number) => {
@@ -230,7 +234,7 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 async function trainAndSave(options: TrainChoice): Promise<void> {
-  const { full, out, json, checkpoint, dtype = "f32", beta1, beta2, keepBlocks: keep } = options;
+  const { full, out, json, checkpoint, dtype, beta1, beta2, keepBlocks: keep } = options;
   const kind = full || options.qat ? "model" : "adapter";
   await checkOut(out, kind, kind === "model" && !options.init ? options.model : undefined);
   await checkOutFile(checkpoint, "--checkpoint");
@@ -343,6 +347,7 @@ const train: Command = defineCommand({
     ],
   ],
   options: OPTIONS,
+  check: checkChoice,
   run: trainAndSave,
 });
 export default train;

@@ -4,18 +4,19 @@
  * @module
  */
 import { z } from "zod";
-import { flagOf, textList } from "./options.ts";
+import type { OptionCheck } from "./option_check.ts";
+import { textList } from "./options.ts";
 
 const LORA = "LoRA";
 const TRAINING = "Training";
 
 /** Which adapter is trained. */
 export const LORA_OPTIONS = {
-  r: z.int().min(1).optional()
-    .meta({ description: "rank; 8", group: LORA, aka: ["rank", "lora-r"] }),
-  alpha: z.number().positive().optional()
+  r: z.int().min(1).default(8)
+    .meta({ description: "rank", group: LORA, aka: ["rank", "lora-r"] }),
+  alpha: z.number().positive().default(16)
     .meta({
-      description: "scale: alpha / r times what the adapter computes; 16. Usual are r and 2 r",
+      description: "scale: alpha / r times what the adapter computes; usual are r and 2 r",
       group: LORA,
       aka: ["lora-alpha"],
     }),
@@ -25,8 +26,8 @@ export const LORA_OPTIONS = {
       group: LORA,
       aka: ["lora-dropout"],
     }),
-  targetModules: textList().optional().meta({
-    description: 'layers that get an adapter, by the end of their names, or "all"; all',
+  targetModules: textList().default(["all"]).meta({
+    description: 'layers that get an adapter, by the end of their names, or "all"',
     placeholder: "NAMES",
     group: LORA,
     aka: ["modules"],
@@ -107,66 +108,54 @@ export const TRAINING_OPTIONS = {
     .meta({ description: "of the order, of the adapter, and of dropout", group: TRAINING }),
 };
 
-/** Options of `train` that only some runs have a use for; unset where they were not given. */
-export interface PartialUse {
+/** Options of `train` by which others are of no use. */
+export interface UseChoice {
   readonly full: boolean;
   readonly init: boolean;
   readonly qat?: string;
   readonly adapter?: string;
-  readonly r?: number;
-  readonly alpha?: number;
-  readonly dropout: number;
-  readonly targetModules?: readonly string[];
-  readonly rslora: boolean;
-  readonly dora: boolean;
-  readonly dtype?: string;
   readonly checkpoint?: string;
-  readonly checkpointEvery?: number;
   readonly text?: string;
-  readonly promptField?: string;
-  readonly answerField?: string;
-  readonly doubleQuant: boolean;
-  readonly blockSize?: number;
-  readonly dequantize: boolean;
-  readonly weights?: string;
 }
 
-/** The flag of the first value that was given, or null. */
-function firstGiven(values: Readonly<Record<string, unknown>>): string | null {
-  const isGiven = (value: unknown) => value !== undefined && value !== false && value !== 0;
-  const found = Object.entries(values).find(([, value]) => isGiven(value));
-  return found ? flagOf(found[0]) : null;
-}
+/** Options that one of `UseChoice` may leave without a use. */
+export type UsedKey =
+  | keyof typeof LORA_OPTIONS
+  | ("dtype" | "checkpointEvery" | "promptField" | "answerField")
+  | ("doubleQuant" | "blockSize" | "dequantize" | "weights");
 
-/** What is wrong with a choice of which a part would do nothing, or null. */
-export function unusedFault(choice: PartialUse): string | null {
-  const { full, init, adapter, checkpoint, checkpointEvery, text } = choice;
-  const { r, alpha, dropout, targetModules, rslora, dora } = choice;
-  const ofLora = firstGiven({ r, alpha, dropout, targetModules, rslora, dora });
-  if (ofLora && full) return `${ofLora} is of an adapter, and --full trains without: leave it out`;
+/** Notes what was said and would do nothing. */
+export function checkUse(choice: UseChoice, check: OptionCheck<UsedKey>): void {
+  const { full, init, qat, adapter, checkpoint, text } = choice;
+  const ofLora = check.firstSaid(Object.keys(LORA_OPTIONS) as (keyof typeof LORA_OPTIONS)[]);
+  if (ofLora && full) {
+    check.fault(`${ofLora} is of an adapter, and --full trains without: leave it out`);
+  }
   if (ofLora && adapter !== undefined) {
-    return `${ofLora} is of a new adapter, and --adapter goes on with one that has its own: leave one of them out`;
+    check.fault(
+      `${ofLora} is of a new adapter, and --adapter goes on with one that has its own: leave one of them out`,
+    );
   }
-  if (choice.dtype !== undefined && !full && !choice.qat) {
-    return "--dtype is of the weights that --full or --qat saves, and an adapter is in f32: leave it out";
+  if (!full && !qat && check.said("dtype")) {
+    check.fault(
+      "--dtype is of the weights that --full or --qat saves, and an adapter is in f32: leave it out",
+    );
   }
-  if (checkpointEvery !== undefined && checkpoint === undefined) {
-    return "--checkpoint-every says how often --checkpoint is written: add that";
+  if (checkpoint === undefined && check.said("checkpointEvery")) {
+    check.fault("--checkpoint-every says how often --checkpoint is written: add that");
   }
-  const { promptField, answerField, doubleQuant, blockSize, dequantize, weights } = choice;
-  const ofData = firstGiven({ promptField, answerField });
+  const ofData = check.firstSaid(["promptField", "answerField"]);
   if (ofData && text !== undefined) {
-    return `${ofData} names a key of --data: leave it out with --text`;
+    check.fault(`${ofData} names a key of --data: leave it out with --text`);
   }
-  const ofWeights = firstGiven({ doubleQuant, blockSize, dequantize, weights });
+  const ofWeights = check.firstSaid(["doubleQuant", "blockSize", "dequantize", "weights"]);
   if (ofWeights && init) {
-    return `${ofWeights} is of weights that are loaded, and --init draws them: leave it out`;
+    check.fault(`${ofWeights} is of weights that are loaded, and --init draws them: leave it out`);
   }
-  return null;
 }
 
 /** The modules that the user named: "all" stands for every linear layer. */
-export function targetsOf(names: readonly string[] = ["all"]): readonly string[] | string {
+export function targetsOf(names: readonly string[]): readonly string[] | string {
   return names.length === 1 && (names[0] === "all" || names[0] === "all-linear")
     ? "all-linear"
     : names;

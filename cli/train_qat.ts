@@ -11,6 +11,7 @@ import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
 import { convertQat } from "../train/quant/qat_convert.ts";
 import type { QatOptions } from "../train/quant/qat_options.ts";
 import { prepareQat } from "../train/quant/qat.ts";
+import type { OptionCheck } from "./option_check.ts";
 import { textList } from "./options.ts";
 
 const GROUP = "Quantization-aware training";
@@ -37,8 +38,8 @@ export const QAT_OPTIONS = {
       "which is learnt where steps are; asymmetric, for int8 and learnt steps symmetric",
     group: GROUP,
   }),
-  qatStep: z.enum(["range", "learnt"]).optional().meta({
-    description: "steps follow from the weights' range, or are learnt (LSQ); range",
+  qatStep: z.enum(["range", "learnt"]).default("range").meta({
+    description: "steps follow from the weights' range, or are learnt (LSQ)",
     group: GROUP,
   }),
   qatKeep: textList().optional().meta({
@@ -48,9 +49,8 @@ export const QAT_OPTIONS = {
   }),
   qatActivations: z.enum(["int8", "int4"]).optional()
     .meta({ description: "round the layers' inputs too", group: GROUP }),
-  qatRange: z.enum(["observed", "learnt", "token"]).optional().meta({
-    description:
-      "of inputs: observed in the first steps, learnt from there, or each token's own; observed",
+  qatRange: z.enum(["observed", "learnt", "token"]).default("observed").meta({
+    description: "of inputs: observed in the first steps, learnt from there, or each token's own",
     group: GROUP,
   }),
   qatObserve: z.int().min(1).optional().meta({
@@ -66,51 +66,61 @@ export interface QatChoice {
   readonly qatGroup?: number;
   readonly qatPer?: "channel" | "tensor";
   readonly qatKind?: IntegerRange;
-  readonly qatStep?: "range" | "learnt";
+  readonly qatStep: "range" | "learnt";
   readonly qatKeep?: readonly string[];
   readonly qatActivations?: "int8" | "int4";
-  readonly qatRange?: "observed" | "learnt" | "token";
+  readonly qatRange: "observed" | "learnt" | "token";
   readonly qatObserve?: number;
 }
 
-/** What is wrong with a choice and the options beside it, or null. */
-export function qatFault(
+/** The options that say how `--qat` rounds. */
+type QatKey = keyof typeof QAT_OPTIONS;
+
+/** Notes what does not go together. */
+export function checkQat(
   choice: QatChoice & {
     readonly quantize?: string;
     readonly dora: boolean;
     readonly dropout: number;
     readonly full: boolean;
   },
-): string | null {
-  const { qat, qatGroup, qatPer, qatKind, qatActivations, qatRange, qatObserve } = choice;
-  const own = {
-    ...{ group: qatGroup, per: qatPer, kind: qatKind, step: choice.qatStep },
-    ...{ keep: choice.qatKeep, activations: qatActivations },
-  };
+  check: OptionCheck<QatKey>,
+): void {
+  const { qat, qatGroup, qatPer, qatActivations, qatRange } = choice;
   if (!qat) {
-    const first = Object.entries({ ...own, range: qatRange, observe: qatObserve })
-      .find(([, value]) => value !== undefined);
-    return first ? `--qat-${first[0]} says how --qat rounds: add that` : null;
+    const first = check.firstSaid(Object.keys(QAT_OPTIONS) as QatKey[]);
+    if (first) check.fault(`${first} says how --qat rounds: add that`);
+    return;
   }
   if (qatGroup !== undefined && qatPer !== undefined) {
-    return `--qat-group and --qat-per ${qatPer} both say who shares a step: leave one of them out`;
+    check.fault(
+      `--qat-group and --qat-per ${qatPer} both say who shares a step: leave one of them out`,
+    );
   }
-  if (!qatActivations && (qatRange ?? qatObserve) !== undefined) {
-    return `--qat-${qatRange ? "range" : "observe"} is of rounded inputs: add --qat-activations`;
+  const ofInputs = check.firstSaid(["qatRange", "qatObserve"]);
+  if (!qatActivations && ofInputs) {
+    check.fault(`${ofInputs} is of rounded inputs: add --qat-activations`);
   }
-  if (qatRange === "token" && qatObserve !== undefined) {
-    return "--qat-observe is of ranges that are observed, and --qat-range token observes none: leave one of them out";
+  if (qatRange === "token" && check.said("qatObserve")) {
+    check.fault(
+      "--qat-observe is of ranges that are observed, and --qat-range token observes none: leave one of them out",
+    );
   }
   if (choice.quantize) {
-    return "--qat rounds weights that are trained, and --quantize freezes them: leave one of them out";
+    check.fault(
+      "--qat rounds weights that are trained, and --quantize freezes them: leave one of them out",
+    );
   }
   if (!choice.full && choice.dora) {
-    return "--qat rounds weights with the adapter in them, which DoRA's cannot be: leave --dora out";
+    check.fault(
+      "--qat rounds weights with the adapter in them, which DoRA's cannot be: leave --dora out",
+    );
   }
   if (!choice.full && choice.dropout > 0) {
-    return "--qat rounds weights with the adapter in them, but --dropout works on inputs: leave it out";
+    check.fault(
+      "--qat rounds weights with the adapter in them, but --dropout works on inputs: leave it out",
+    );
   }
-  return null;
 }
 
 /** Prepares the model as the options say. */

@@ -5,6 +5,7 @@
  * @module
  */
 import type { z } from "zod";
+import { missingWords, OptionCheck } from "./option_check.ts";
 import { flagOf, type OptionInfo, readText, SHARED_FLAGS } from "./options.ts";
 import { didYouMean, nearest } from "./suggest.ts";
 
@@ -90,46 +91,65 @@ export interface ValueSources {
   readonly positionals: readonly string[];
 }
 
-/** Merges flags over config over defaults, and checks the result. */
+/** Merges flags over config over defaults, and checks the result; `check` is the command's own. */
 export function checkValues<S extends z.ZodObject>(
   schema: S,
   options: readonly OptionInfo[],
   sources: ValueSources,
+  check?: (values: z.output<S>, check: OptionCheck) => void,
 ): z.output<S> {
-  const flags = readFlags(sources.given, options);
-  const result = schema.safeParse({ ...sources.config, ...flags });
-  if (result.success) return result.data;
-  const messages = new Set<string>();
-  let wrongType = false;
-  for (const issue of result.error.issues) {
-    wrongType ||= issue.code === "invalid_type";
-    messages.add(word(issue, options, sources));
+  const given = { ...sources.config, ...readFlags(sources.given, options) };
+  const result = schema.safeParse(given);
+  if (!result.success) {
+    const { issues } = result.error;
+    const text = linesOf(issues.map((issue) => word(issue, options, sources)));
+    throw issues.some(({ code }) => code === "invalid_type")
+      ? new TypeError(text)
+      : new RangeError(text);
   }
-  const text = [...messages].join("\n");
-  throw wrongType ? new TypeError(text) : new RangeError(text);
+  const own = new OptionCheck(options, given, {
+    name: sources.name,
+    startOf: (option) => startOf(option, sources),
+  });
+  check?.(result.data, own);
+  if (own.faults.length > 0) throw new RangeError(linesOf(own.faults));
+  return result.data;
+}
+
+/** Each message once, a line each. */
+function linesOf(messages: readonly string[]): string {
+  return [...new Set(messages)].join("\n");
 }
 
 type Issue = z.core.$ZodIssue;
+
+/** Whether a value stands in the config file, and no flag overrides it. */
+function isFromFile({ key }: OptionInfo, { given, config }: ValueSources): boolean {
+  return given[key] === undefined && config !== undefined && key in config;
+}
+
+/** `Cannot read option --r`, or where else the value stands. */
+function startOf(option: OptionInfo, sources: ValueSources): string {
+  if (isFromFile(option, sources)) return `Cannot read "${option.key}" in ${sources.configPath}`;
+  return sources.positionals.includes(option.key)
+    ? `Cannot read argument ${option.placeholder}`
+    : `Cannot read option ${option.flag}`;
+}
 
 /** One wrong value in words: where it stands, what was found, what was wanted. */
 function word(issue: Issue, options: readonly OptionInfo[], sources: ValueSources): string {
   const option = options.find(({ key }) => key === issue.path[0]);
   if (!option) return `Cannot run ${sources.name}: ${issue.message}`;
   const { key, flag, wanted } = option;
-  const fromFlag = sources.given[key] !== undefined;
-  const fromFile = !fromFlag && sources.config !== undefined && key in sources.config;
-  const positional = sources.positionals.includes(key);
-  const label = positional ? option.placeholder : flag;
-  if (!fromFlag && !fromFile && issue.code === "invalid_type") {
-    const what = option.description === "" ? wanted : option.description;
-    return `Cannot run ${sources.name}: ${label} is missing (${what})`;
+  const isGiven = sources.given[key] !== undefined || isFromFile(option, sources);
+  if (!isGiven && issue.code === "invalid_type") {
+    const label = sources.positionals.includes(key) ? option.placeholder : flag;
+    return missingWords(sources.name, option, label);
   }
-  const start = fromFile
-    ? `Cannot read "${key}" in ${sources.configPath}`
-    : `Cannot read ${positional ? "argument" : "option"} ${label}`;
-  // A check that a command adds itself says in its message what it wants.
+  const start = startOf(option, sources);
+  // A check of the option's own says in its message what it wants.
   if (issue.code === "custom") return `${start}: ${issue.message}`;
-  const whole = fromFlag ? sources.given[key] : sources.config?.[key];
+  const whole = sources.given[key] ?? sources.config?.[key];
   const found = elementOf(option, whole, issue.path[1]);
   // Of choices, the nearest is more help than all of them.
   const near = option.choices.length > 0 && typeof found === "string"

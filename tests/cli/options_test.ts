@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type Command, defineCommand, readArguments } from "../../cli/command.ts";
+import type { OptionCheck } from "../../cli/option_check.ts";
 import {
   describeOptions,
   integerList,
@@ -48,7 +49,7 @@ async function read(...args: string[]): Promise<Options> {
   return seen!;
 }
 
-async function withConfig<T>(text: string, body: (path: string) => Promise<T>): Promise<T> {
+async function withConfig<T>(text: string, body: (path: string) => Promise<T> | T): Promise<T> {
   const folder = Deno.makeTempDirSync();
   try {
     const path = `${folder}/run.json`;
@@ -149,6 +150,79 @@ Deno.test("readArguments() names the flag, what was found and what was wanted", 
 Deno.test("readArguments() reports every wrong option, a line each", async () => {
   const error = await assertRejects(() => read("m", "--r", "x", "--bits", "5"), TypeError, "--r");
   assertEquals(error.message.split("\n").length, 2);
+});
+
+/** What a command's own check says to these arguments. */
+function checked(
+  body: (options: Options, check: OptionCheck<keyof Options>) => void,
+  ...args: string[]
+): string {
+  const command = defineCommand({
+    name: "train",
+    summary: "",
+    examples: [],
+    positionals: ["model"],
+    options: OPTIONS,
+    check: body,
+    run() {},
+  });
+  try {
+    readArguments(command, args);
+    return "";
+  } catch (error) {
+    assert(error instanceof RangeError || error instanceof TypeError);
+    return error.message;
+  }
+}
+
+Deno.test("a command's check knows what was said, by a flag or in the config file", async () => {
+  const keys = Object.keys(OPTIONS.shape) as (keyof Options)[];
+  const said = (...args: string[]) => {
+    let found: string[] = [];
+    const note = (_: Options, check: OptionCheck<keyof Options>) => {
+      found = keys.filter((key) => check.said(key));
+    };
+    assertEquals(checked(note, "m", ...args), "");
+    return found;
+  };
+  assertEquals(said(), ["model"]);
+  // The default, if somebody says it, is said; a switch that stays where it is says nothing.
+  assertEquals(said("--r", "8", "--no-double-quant"), ["model", "r"]);
+  assertEquals(said("--double-quant", "--no-packing"), ["model", "doubleQuant", "packing"]);
+  const config = { ranks: [2], quantize: "none", packing: true, json: true };
+  await withConfig(JSON.stringify(config), (path) => {
+    assertEquals(said("--config", path, "--no-json"), ["model", "quantize", "ranks"]);
+  });
+});
+
+Deno.test("a command's check refuses options where they stand, a line each", async () => {
+  const body = ({ r }: Options, check: OptionCheck<keyof Options>) => {
+    assertEquals(check.firstSaid(["bits", "ranks", "r"]), "--ranks");
+    check.refuseSaid(["bits", "ranks", "r"], "leave it out");
+    check.refuse("model", "wanted another");
+    if (!check.said("bits")) check.lacks("bits");
+    check.fault(`nothing goes with ${r}`);
+    check.fault(`nothing goes with ${r}`);
+  };
+  await withConfig('{"ranks": [1]}', (path) => {
+    assertEquals(checked(body, "m", "--r", "4", "--config", path).split("\n"), [
+      `Cannot read "ranks" in ${path}: leave it out`,
+      "Cannot read option --r: leave it out",
+      "Cannot read argument FOLDER: wanted another",
+      "Cannot run nibble train: --bits is missing (bits per weight)",
+      "Cannot run nibble train: nothing goes with 4",
+    ]);
+  });
+  // Values that are wrong by themselves come first, and alone.
+  assertEquals(
+    checked(() => assert(false), "m", "--r", "0"),
+    'Cannot read option --r: found "0", wanted a whole number ≥ 1',
+  );
+  const unknown = (_: Options, check: OptionCheck) => void check.said("zebra");
+  assertEquals(
+    checked(unknown, "m"),
+    'Cannot check option "zebra": nibble train has none',
+  );
 });
 
 Deno.test("readArguments() suggests the near flag", async () => {
