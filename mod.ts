@@ -51,7 +51,8 @@ export { rope } from "./kernels/attention/rope.ts";
 export { type AppendTarget, ropeAppend } from "./kernels/attention/rope_append.ts";
 export { conv2d, type Conv2dOptions } from "./kernels/conv/conv2d.ts";
 export { embedding } from "./kernels/embedding/embedding.ts";
-export { codeSums, int8Matmul, type Int8MatmulOptions } from "./kernels/linear/int8_matmul.ts";
+export { int8Matmul, type Int8MatmulOptions } from "./kernels/linear/int8_matmul.ts";
+export { codeSums } from "./kernels/linear/int8_product.ts";
 export { matmul, type MatmulOptions } from "./kernels/linear/matmul.ts";
 export {
   type InputNorm,

@@ -9,7 +9,13 @@ import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import type { IntegerTensor } from "../quant/integer.ts";
-import type { QuantizedRows } from "../quant/quantize_rows.ts";
+import {
+  type ByteInput,
+  fitsFloats,
+  type FloatRows,
+  type InputCode,
+  inputCode,
+} from "./int8_input.ts";
 import { type ByteForm, bytesWgsl, fitsBytes, formOf, hasByteDots } from "./int8_words.ts";
 import { unroll } from "./unroll.ts";
 
@@ -22,13 +28,14 @@ export const BYTE_STREAM_WEIGHTS = 3;
 /** Lanes of a row of weights, and rows of a workgroup. */
 const LANES = 32;
 const ROWS = 4;
+const THREADS = LANES * ROWS;
 
 const XYZW = "xyzw";
 
 /** Products with weights of one form that share x. */
 export interface ByteStreamProduct {
-  /** [m, k] in bytes. */
-  readonly x: QuantizedRows;
+  /** [m, k] in bytes, or in floats that the kernel rounds. */
+  readonly x: ByteInput;
   readonly m: number;
   /** One to three weights [n, k]; two of one shape if gated. */
   readonly weights: readonly IntegerTensor[];
@@ -55,6 +62,9 @@ interface StreamForm extends ByteForm {
   readonly biases: readonly boolean[];
 }
 
+/** What a kernel makes, whatever it gets x from. */
+type Products = Omit<ByteStreamProduct, "x" | "outs">;
+
 /** Whether the kernels can take a weight with so many rows of x. */
 export function fitsByteStream(
   { weight, m }: { readonly weight: IntegerTensor; readonly m: number },
@@ -64,15 +74,37 @@ export function fitsByteStream(
 
 /** Whether weights that all fit have one form, and the device as many bindings as one dispatch with them needs. */
 export function fitsOneByteStream(
-  { weights: [first, ...others], outs, add, biases = [] }: Omit<ByteStreamProduct, "x" | "m">,
+  { weights: [first, ...others], gated, add, biases = [] }: Products,
 ): boolean {
   const isAlike = ({ scheme, zeros, groupSize, groups }: IntegerTensor) =>
     scheme === first.scheme && zeros === first.zeros && groupSize === first.groupSize &&
     groups === first.groups;
-  const bindings = 2 + outs.length + (add ? 1 : 0) + biases.filter(Boolean).length +
+  const outputs = gated ? 1 : 1 + others.length;
+  const bindings = 2 + outputs + (add ? 1 : 0) + biases.filter(Boolean).length +
     2 * (1 + others.length);
   return others.length < BYTE_STREAM_WEIGHTS && others.every(isAlike) &&
     bindings <= first.device.mostBuffers;
+}
+
+/** Workgroups for each of a product's results. */
+function groupsOf(weights: readonly IntegerTensor[], gated: boolean): number[] {
+  return weights.slice(gated ? 1 : 0).map(({ shape: [n] }) => Math.ceil(n / ROWS));
+}
+
+/**
+ * So many elements may be rounded by all workgroups together before rounding them once is cheaper: an estimate, from what a dispatch
+ * that others wait for costs on an H100, about 5 µs.
+ */
+const MOST_ROUNDED = 1 << 20;
+
+/** Whether workgroups should round x themselves. */
+export function roundsFloats(rows: FloatRows, products: Products): boolean {
+  const { m, weights, gated = false } = products;
+  const [{ device, shape: [, k] }] = weights;
+  const workgroups = groupsOf(weights, gated).reduce((sum, count) => sum + count, 0);
+  const left = device.gpu.limits.maxComputeWorkgroupStorageSize -
+    4 * THREADS * m * (gated ? 2 : 1);
+  return workgroups * m * k <= MOST_ROUNDED && fitsFloats(rows, THREADS, left);
 }
 
 /** Words of codes that a lane loads at once. */
@@ -111,12 +143,12 @@ function loop(form: StreamForm, tags: readonly number[]): string {
     ${all((i) => `let w${j}_${i} = ${weightWord(j, i)};`).join("\n")}
     ${
         offset
-          ? `let lost${j} = params.zero * (${all((i) => `dot4(w${j}_${i}, ONES)`).join(" + ")});`
+          ? `let lost${j} = params.offset * (${all((i) => `dot4(w${j}_${i}, ONES)`).join(" + ")});`
           : ""
       }
     ${
         grouped
-          ? `let own${j} = scales${tag}[row * params.groups + u * ${
+          ? `let own${j} = scales${tag}[row * params.scale_groups + u * ${
             4 * count
           }u / params.group_size];`
           : ""
@@ -129,7 +161,7 @@ function loop(form: StreamForm, tags: readonly number[]): string {
     ${
         zeros
           ? `all${r} += ${all((i) => `dot4(${xWord(r, i)}, ONES)`).join(" + ")}${
-            offset ? ` - ${4 * count} * params.zero` : ""
+            offset ? ` - ${4 * count} * params.offset` : ""
           };`
           : ""
       }
@@ -154,13 +186,13 @@ function loop(form: StreamForm, tags: readonly number[]): string {
 }
 
 /** The kernel's code for so many words of weights at a time. */
-function source(form: StreamForm): string {
+function source(form: StreamForm, input: InputCode): string {
   const { m, words, outputs, gated, add, biases } = form;
   const type = words === 1 ? "u32" : "vec4<u32>";
   const together = gated ? 2 : 1;
   const sums = Array.from({ length: together * m }, (_, i) => `y${Math.floor(i / m)}_${i % m}`);
-  const lanes = LANES * ROWS;
-  let binding = 3 + outputs;
+  const firstOut = input.bindings.length + 1;
+  let binding = firstOut + outputs;
   const bound = (text: string) => `@group(0) @binding(${binding++}) var<storage, read> ${text}`;
   const added = add ? bound("d: array<f32>;") : "";
   const biasBindings = biases.map((has, i) => has ? bound(`bias${i}: array<f32>;`) : "");
@@ -176,30 +208,30 @@ ${bound(`scales${i}: array<vec2<f32>>;`)}`);
         : `${isLast ? "" : `if (group < params.end${i}) `}{${line(i)}}`;
     }).join(" else ");
   const value = (i: number) => {
-    if (gated) return "y * sigmoid(y) * (total(1u, t) * scale)";
+    if (gated) return "y * sigmoid(y) * (lanes_total(1u, t) * scale)";
     const bias = biases[i] ? ` + bias${i}[first + t % ${ROWS}u]` : "";
-    return add ? `total(0u, t) * scale + d[at]${bias}` : bias ? `apart(y)${bias}` : "y";
+    return add ? `lanes_total(0u, t) * scale + d[at]${bias}` : bias ? `apart(y)${bias}` : "y";
   };
   return `${bytesWgsl(form)}
 struct Params {
-  k: u32, group_size: u32, groups: u32, zero: i32,
+  k: u32, group_size: u32, scale_groups: u32, offset: i32,
   n0: u32, n1: u32, n2: u32, end0: u32, end1: u32, nothing: u32,
+  ${input.members}
 }
-@group(0) @binding(0) var<storage, read> codes: array<${type}>;
-@group(0) @binding(1) var<storage, read> row_scales: array<f32>;
-@group(0) @binding(2) var<uniform> params: Params;
+${input.declare()}
+@group(0) @binding(${firstOut - 1}) var<uniform> params: Params;
 ${
     unroll(outputs, (i) =>
-      `@group(0) @binding(${3 + i}) var<storage, read_write> out${i}: array<f32>;`)
+      `@group(0) @binding(${firstOut + i}) var<storage, read_write> out${i}: array<f32>;`)
   }
 ${added}
 ${biasBindings.join("\n")}
 ${weightBindings}
-var<workgroup> parts: array<f32, ${sums.length * lanes}>;
+var<workgroup> parts: array<f32, ${sums.length * THREADS}>;
 
 // The lanes' parts of element t of a workgroup's results, with the first weight or the second, added in their order.
-fn total(weight: u32, t: u32) -> f32 {
-  let base = (weight * ${m}u + t / ${ROWS}u) * ${lanes}u + t % ${ROWS}u * ${LANES}u;
+fn lanes_total(weight: u32, t: u32) -> f32 {
+  let base = (weight * ${m}u + t / ${ROWS}u) * ${THREADS}u + t % ${ROWS}u * ${LANES}u;
   var sum = 0.0;
   for (var i = 0u; i < ${LANES}u; i++) {
     sum += parts[base + i];
@@ -224,12 +256,13 @@ fn apart(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) ^ params.nothing);
       : ""
   }
 
-@compute @workgroup_size(${lanes})
+@compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) t: u32) {
   let group = w.y * grid.x + w.x;
   var first = group * ${ROWS}u;
   var n = params.n0;
+  ${input.prepare}
   ${sums.map((name) => `var ${name} = 0.0;`).join("\n")}
   ${
     forEach((i) =>
@@ -241,13 +274,13 @@ fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) grid: vec3
   ${loop(form, gated ? [0, 1] : [i])}`
     )
   }
-  ${sums.map((name, i) => `parts[${i * lanes}u + t] = ${name};`).join("\n")}
+  ${sums.map((name, i) => `parts[${i * THREADS}u + t] = ${name};`).join("\n")}
   workgroupBarrier();
   // An invocation for each element of the result.
   if (t < ${ROWS * m}u && first + t % ${ROWS}u < n) {
     let at = t / ${ROWS}u * n + first + t % ${ROWS}u;
     let scale = row_scales[t / ${ROWS}u];
-    ${add ? "" : "let y = total(0u, t) * scale;"}
+    ${add ? "" : "let y = lanes_total(0u, t) * scale;"}
     ${forEach((i) => `out${i}[at] = ${value(i)};`)}
   }
 }
@@ -260,38 +293,42 @@ const kernels = new Map<string, Kernel>();
 export function byteStream(product: ByteStreamProduct, native: boolean = hasByteDots()): void {
   const { x, m, weights, outs, gated = false, add, biases = [] } = product;
   const [first] = weights;
+  const words = chooseWords(first);
+  const input = inputCode(x, words, THREADS);
   const form: StreamForm = {
-    ...formOf({ weight: first, x }, native),
+    ...formOf({ weight: first, x: input }, native),
     m,
-    words: chooseWords(first),
+    words,
     outputs: outs.length,
     gated,
     add: add !== undefined,
     biases: biases.some(Boolean) ? biases.map(Boolean) : [],
   };
-  const key = JSON.stringify(form);
+  const key = JSON.stringify([form, input.key]);
   let found = kernels.get(key);
   if (!found) {
-    kernels.set(key, found = kernel(gated ? "int8_gated_stream" : "int8_stream", source(form)));
+    kernels.set(
+      key,
+      found = kernel(gated ? "int8_gated_stream" : "int8_stream", source(form, input)),
+    );
   }
   const k = first.shape[1];
   const rows = outs.map((_, i) => weights[i].shape[0]);
   const [n0, n1 = 0, n2 = 0] = rows;
-  const [g0, g1 = 0, g2 = 0] = rows.map((n) => Math.ceil(n / ROWS));
+  const [g0, g1 = 0, g2 = 0] = groupsOf(weights, gated);
   const { groupSize, groups, device } = first;
   device.dispatch(
     found,
     [
-      x.codes,
-      x.scales,
-      uniform(k, groupSize, groups, x.zero >>> 0, n0, n1, n2, g0, g0 + g1, 0),
+      ...input.bindings,
+      uniform(k, groupSize, groups, input.zero >>> 0, n0, n1, n2, g0, g0 + g1, 0, ...input.params),
       ...outs,
       ...(add ? [add] : []),
       ...biases.filter((bias) => bias !== null),
       ...weights.flatMap(({ packed, scales }) => [packed, scales]),
     ],
     gridOf(g0 + g1 + g2),
-    undefined,
+    input.constants,
     2 * m * k * weights.reduce((sum, { shape: [n] }) => sum + n, 0),
   );
 }

@@ -51,7 +51,7 @@ export function hasByteDots(): boolean {
 
 /** The form of a product. */
 export function formOf(
-  { weight, x }: Pick<ByteProduct, "weight" | "x">,
+  { weight, x }: { readonly weight: IntegerTensor; readonly x: Pick<QuantizedRows, "zero"> },
   native: boolean = hasByteDots(),
 ): ByteForm {
   return {

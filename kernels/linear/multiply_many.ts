@@ -110,7 +110,7 @@ function times(x: Tensor, weight: Weight, add?: Tensor): Tensor {
 /**
  * `norm(x) · Wᵀ + b (+ add)` for one to three weights: attention's queries, keys and values, or a projection with its residual. On
  * a GPU, for up to eight rows of x without a gradient, this is one dispatch; else it is the separate ops. Weights that round x to
- * bytes alike share what is rounded, which takes a dispatch before that one.
+ * bytes alike share what is rounded: where the products are large, by a dispatch before that one.
  *
  * @param x f32 [..., columns]
  * @param weights [rows, columns] each
@@ -178,7 +178,8 @@ export function multiplyMany(
 
 /**
  * `silu(norm(x) · gateᵀ) · (norm(x) · upᵀ)`: the first half of a SwiGLU feed-forward layer. On a GPU, for up to eight rows of x
- * without a gradient, this is one dispatch, or two if the weights round x to bytes alike; else it is the separate ops.
+ * without a gradient, this is one dispatch, or two if the weights round x to bytes and are large; else it is the
+ * separate ops.
  *
  * @param x f32 [..., columns]
  * @param gate [rows, columns]

@@ -10,6 +10,7 @@ struct Params { rows: u32, groups: u32, columns: f32, epsilon: f32 }
 @compute @workgroup_size(LANES * ROWS)
 fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) n: vec3<u32>,
         @builtin(local_invocation_index) index: u32) {
+  let block = w.y * n.x + w.x;
   ROW
   if (row >= params.rows) {
     return;

@@ -1,7 +1,7 @@
-  // A row in registers x0, x1, … and r = 1 / √(mean(x²) + ε): what kernels have in the place of ROW. They have x, and parameters
-  // with rows, groups (V of a row), columns and epsilon.
+  // A row in registers x0, x1, … and r = 1 / √(mean(x²) + ε): what kernels have in the place of ROW. They have x, the
+  // workgroup's number `block`, and parameters with rows, groups (V of a row), columns and epsilon.
   let t = row_lane(index);
-  let row = (w.y * n.x + w.x) * ROWS + t.y;
+  let row = block * ROWS + t.y;
   let base = min(row, params.rows - 1u) * params.groups;
   #{let k# = t.x + #u * LANES;
   let x# = x[base + min(k#, params.groups - 1u)];}#

@@ -7,10 +7,9 @@ import { floatBits, uniform } from "../../core/binding.ts";
 import { kernel } from "../../core/kernel.ts";
 import { checkDType, checkIsShape, rowsAndColumns } from "../../core/shape.ts";
 import { empty, type Tensor } from "../../core/tensor.ts";
-import { heldRowsCode, rmsNorm } from "../norm/rms_norm.ts";
+import { rmsNorm } from "../norm/rms_norm.ts";
 import { KernelMemo } from "../quads.ts";
 import { holdRows, rowGrid } from "../rows.ts";
-import roundingCode from "./byte_rounding.wgsl" with { type: "text" };
 import code from "./quantize_normalized.wgsl" with { type: "text" };
 import {
   type ActivationScheme,
@@ -19,9 +18,10 @@ import {
   quantizeRows,
   roundingParams,
 } from "./quantize_rows.ts";
+import { roundRowsCode } from "./round_rows.ts";
 
 const kernels = new KernelMemo((count: number) =>
-  kernel("quantize_normalized", heldRowsCode(4, count, roundingCode + code))
+  kernel("quantize_normalized", roundRowsCode(count, true) + code)
 );
 
 /**

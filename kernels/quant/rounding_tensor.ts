@@ -5,7 +5,8 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { Tensor } from "../../core/tensor.ts";
-import { codeSums, int8Matmul } from "../linear/int8_matmul.ts";
+import { int8Matmul } from "../linear/int8_matmul.ts";
+import { codeSums } from "../linear/int8_product.ts";
 import { type ByteFactor, hasByteCodes } from "../linear/int8_words.ts";
 import type { IntegerTensor } from "./integer.ts";
 import type { QuantizedProductOptions, QuantizedTensor } from "./quantized_tensor.ts";

@@ -1,12 +1,12 @@
 import { backward } from "../../../core/autograd.ts";
 import { empty, tensor } from "../../../core/tensor.ts";
+import { int8Matmul } from "../../../kernels/linear/int8_matmul.ts";
 import {
   type ByteVariant,
   chooseBytes,
   codeSums,
-  int8Matmul,
   runBytes,
-} from "../../../kernels/linear/int8_matmul.ts";
+} from "../../../kernels/linear/int8_product.ts";
 import { int8MatmulRef, type IntegerRef } from "../../../kernels/linear/int8_matmul_ref.ts";
 import { byteStream, fitsByteStream } from "../../../kernels/linear/int8_stream.ts";
 import { byteTiles, fitsByteTiles } from "../../../kernels/linear/int8_tile.ts";
