@@ -3,14 +3,18 @@
  *
  * @module
  */
-import { runBytes } from "../../kernels/linear/int8_matmul.ts";
+import { runBytes } from "../../kernels/linear/int8_product.ts";
+import { multiplyGated, multiplyMany } from "../../kernels/linear/multiply_many.ts";
+import { rmsNormRef } from "../../kernels/norm/rms_norm_ref.ts";
 import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
 import type { IntegerTensor } from "../../kernels/quant/integer.ts";
+import { quantizeNormalized } from "../../kernels/quant/quantize_normalized.ts";
 import { quantizeRows } from "../../kernels/quant/quantize_rows.ts";
 import { quantizeRowsRef } from "../../kernels/quant/quantize_rows_ref.ts";
 import { rotate, rotationSize } from "../../kernels/quant/rotate.ts";
 import { rotateRef } from "../../kernels/quant/rotate_ref.ts";
-import { AS_TIMED, fewRows, type KernelCase, places } from "../case.ts";
+import { RoundingTensor } from "../../kernels/quant/rounding_tensor.ts";
+import { AS_TIMED, fewRows, type KernelCase, places, type Sizes } from "../case.ts";
 import { randomWeight, weightBytes } from "./quant_weights.ts";
 
 const SAMPLES = 100;
@@ -52,6 +56,82 @@ function product(scheme: "int8" | "int4", few: boolean): KernelCase {
     },
   };
 }
+
+/** A feed-forward layer's first half for a row, and queries, keys and values: the row is normalised and rounded once. */
+function together(scheme: "int8" | "int4", gated: boolean): KernelCase {
+  const rowsOf = ({ N, KV }: Sizes) => gated ? [N, N] : [N, KV, KV];
+  const dynamic = { kind: "dynamic" } as const;
+  return {
+    kernel: `${gated ? "gate and up" : "queries, keys, values"} ${
+      scheme === "int8" ? "w8a8" : "w4a8"
+    }`,
+    tiny: { N: 64, KV: 32, K: 128 },
+    software: [{ N: 576, KV: 192, K: 576 }],
+    gpu: gated
+      ? [{ N: 1536, K: 576 }, { N: 14_336, K: 4096 }]
+      : [{ N: 576, KV: 192, K: 576 }, { N: 4096, KV: 1024, K: 4096 }],
+    checked: AS_TIMED,
+    // A byte of the row may be one apart, where a number lies within rounding of half a step.
+    allowed: 1e-3,
+    bytes: (sizes) =>
+      rowsOf(sizes).reduce(
+        (sum, n) => sum + weightBytes(scheme, n * sizes.K, n) + 4 * n,
+        4 * sizes.K,
+      ),
+    make: (inputs, sizes) => {
+      const { K } = sizes;
+      const x = inputs.floats([1, K]);
+      const gain = inputs.between([K], 0.5, 1.5);
+      const parts = rowsOf(sizes).map((n) => randomWeight(inputs, n, K, scheme));
+      const weights = parts.map(({ weight }) =>
+        new RoundingTensor(weight as IntegerTensor, dynamic)
+      );
+      const norm = { gain };
+      return {
+        run: () =>
+          gated
+            ? [multiplyGated(x, weights[0], weights[1], { norm })]
+            : multiplyMany(x, weights, { norm }),
+        expected: (read) => {
+          const normed = rmsNormRef(read(x), read(gain), 1, K);
+          const { codes, scales: [step] } = quantizeRowsRef(normed, K, dynamic);
+          const dot = (part: number, at: number) =>
+            step * matmulRef(codes, parts[part].elements(read, at * K, K), { m: 1, n: 1, k: K })[0];
+          const silu = (v: number) => v / (1 + Math.exp(-v));
+          return (gated ? [0] : [0, 1, 2]).map((part) => {
+            const at = places(rowsOf(sizes)[part], SAMPLES);
+            return {
+              at,
+              values: at.map((n) => gated ? silu(dot(0, n)) * dot(1, n) : dot(part, n)),
+            };
+          });
+        },
+      };
+    },
+  };
+}
+
+const normalizedCase: KernelCase = {
+  kernel: "quantize normalized activations",
+  tiny: { rows: 9, columns: 96 },
+  software: [{ rows: 256, columns: 576 }],
+  gpu: [{ rows: 1, columns: 4096 }, { rows: 4096, columns: 4096 }],
+  checked: fewRows(9),
+  // Scales; codes may be one apart where a device's division rounds otherwise.
+  allowed: 2e-6,
+  bytes: ({ rows, columns }) => 5 * rows * columns,
+  make: (inputs, { rows, columns }) => {
+    const x = inputs.floats([rows, columns]);
+    const gain = inputs.between([columns], 0.5, 1.5);
+    return {
+      run: () => [quantizeNormalized(x, gain, 1e-5, { kind: "dynamic" }).scales],
+      expected: (read) => {
+        const normed = rmsNormRef(read(x), read(gain), rows, columns);
+        return [{ values: quantizeRowsRef(normed, columns, { kind: "dynamic" }).scales }];
+      },
+    };
+  },
+};
 
 const rowsCase: KernelCase = {
   kernel: "quantize activations",
@@ -104,7 +184,10 @@ export const BYTE_CASES: readonly KernelCase[] = [
   ...(["int8", "int4"] as const).flatMap((scheme) => [
     product(scheme, false),
     product(scheme, true),
+    together(scheme, false),
+    together(scheme, true),
   ]),
   rowsCase,
+  normalizedCase,
   rotateCase,
 ];
