@@ -47,6 +47,8 @@ export interface KernelCase {
    * with the same constants; else others at which the reference is quick.
    */
   readonly checked?: (timed: Sizes) => Sizes;
+  /** Lengths that must be multiples of these: of a block of weights, of what a vector loads. */
+  readonly multiples?: Sizes;
   /** The largest relative error that passes. */
   readonly allowed: number;
   /** Floating-point operations of one run; for kernels that are bound by arithmetic. */

@@ -25,6 +25,8 @@ export interface ComparedRow {
 
 /** What two runs have in common, and what only one of them has. */
 export interface Comparison {
+  /** Whether both ran on an adapter of one name: otherwise times compare machines. */
+  readonly isSameAdapter: boolean;
   /** The rows of both, in the order of the newer run. */
   readonly rows: readonly ComparedRow[];
   /** Names and shapes of the older run's other rows. */
@@ -61,6 +63,7 @@ export function compareReports(
   const older = new Map(before.results.map((row) => [keyOf(row), row]));
   const newer = new Set(after.results.map(keyOf));
   return {
+    isSameAdapter: before.adapter.name === after.adapter.name,
     rows: after.results.flatMap((row) => {
       const own = older.get(keyOf(row));
       return own ? [compareRow(own, row, threshold)] : [];

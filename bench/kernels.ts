@@ -15,6 +15,7 @@ import { PICTURE_CASES } from "./cases/pictures.ts";
 import { QUANT_CASES } from "./cases/quant.ts";
 import { ROUNDING_CASES } from "./cases/rounding.ts";
 import { ROW_CASES } from "./cases/rows.ts";
+import type { SkippedRow } from "./report.ts";
 import { type RunTimes, timeRuns } from "./timing.ts";
 
 /** One kernel at one shape. */
@@ -57,6 +58,8 @@ export interface BenchOptions {
   readonly cases?: readonly KernelCase[];
   /** Called with each result as it comes. */
   readonly onResult?: (result: KernelTiming) => void;
+  /** Called with what cannot be measured, and whether that is a fault, or lies in the lengths. Without it such a row throws. */
+  readonly onSkip?: (row: SkippedRow, isFault: boolean) => void;
 }
 
 /** All cases. */
@@ -180,6 +183,12 @@ function sizesOf(kernel: KernelCase, { size, sizes }: BenchOptions, type: "softw
   return sizes === "tiny" ? [kernel.tiny] : kernel[sizes ?? type];
 }
 
+/** Why a case has no such lengths, or null. */
+function misfitOf({ multiples = {} }: KernelCase, sizes: Sizes): string | null {
+  const wrong = Object.keys(multiples).find((name) => sizes[name] % multiples[name] !== 0);
+  return wrong ? `${wrong} must be a multiple of ${multiples[wrong]}` : null;
+}
+
 /** Lengths as text. */
 function show(sizes: Sizes): string {
   return Object.entries(sizes).map(([name, length]) => `${name}=${length}`).join(" ");
@@ -203,6 +212,37 @@ function figuresOf(
   };
 }
 
+/** Whether a device takes work: one that refused some, or was lost, does not. */
+function isUsable(device: Device): boolean {
+  try {
+    device.check();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Checks a case, unless `errors` has what was found at the same lengths, and times it if its result is right. */
+async function benchRow(
+  device: Device,
+  kernel: KernelCase,
+  sizes: Sizes,
+  errors: Map<string, number>,
+  repeats?: number,
+): Promise<KernelTiming> {
+  const checked = checkedLengths(kernel, sizes);
+  const error = errors.get(show(checked)) ?? await checkCase(device, kernel, checked);
+  errors.set(show(checked), error);
+  const times = error <= kernel.allowed ? await timeCase(device, kernel, sizes, repeats) : null;
+  return {
+    name: kernel.kernel,
+    shape: show(sizes),
+    ...figuresOf(kernel, sizes, times),
+    error,
+    allowed: kernel.allowed,
+  };
+}
+
 /**
  * Checks and times kernels. bench/README.md says how.
  *
@@ -210,6 +250,7 @@ function figuresOf(
  * @param options which kernels, at which lengths
  * @returns a result for each kernel and shape; one whose result was wrong has no time
  * @throws {RangeError} if no kernel's name contains the filter
+ * @throws {Error} if the device is lost, or refused work before
  *
  * @example
  * ```ts
@@ -226,7 +267,7 @@ export async function benchKernels(
   device: Device,
   options: BenchOptions = {},
 ): Promise<KernelTiming[]> {
-  const { filter = "", kernels: starts = [""], repeats, onResult } = options;
+  const { filter = "", kernels: starts = [""], repeats, onResult, onSkip } = options;
   const all = options.cases ?? KERNEL_CASES;
   const chosen = all.filter(({ kernel }) =>
     starts.some((start) => kernel.startsWith(start)) && kernel.includes(filter)
@@ -241,20 +282,21 @@ export async function benchKernels(
   for (const kernel of chosen) {
     const errors = new Map<string, number>();
     for (const sizes of sizesOf(kernel, options, device.adapter.type)) {
-      const checked = checkedLengths(kernel, sizes);
-      const error = errors.get(show(checked)) ?? await checkCase(device, kernel, checked);
-      errors.set(show(checked), error);
-      const right = error <= kernel.allowed;
-      const times = right ? await timeCase(device, kernel, sizes, repeats) : null;
-      const result: KernelTiming = {
-        name: kernel.kernel,
-        shape: show(sizes),
-        ...figuresOf(kernel, sizes, times),
-        error,
-        allowed: kernel.allowed,
-      };
-      found.push(result);
-      onResult?.(result);
+      const misfit = misfitOf(kernel, sizes);
+      const name = `${kernel.kernel} ${show(sizes)}`;
+      try {
+        if (misfit) throw new RangeError(`Cannot bench ${name}: ${misfit}`);
+        const result = await benchRow(device, kernel, sizes, errors, repeats);
+        found.push(result);
+        onResult?.(result);
+      } catch (error) {
+        if (!onSkip) throw error;
+        const { message } = error as Error;
+        if (!isUsable(device)) {
+          throw new Error(`Cannot go on after ${name}: ${message}`, { cause: error });
+        }
+        onSkip({ name, reason: misfit ?? message }, misfit === null);
+      }
       // Large inputs go before the next case needs its own.
       device.trim();
     }

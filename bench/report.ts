@@ -5,6 +5,7 @@
  */
 import project from "../deno.json" with { type: "json" };
 import type { AdapterDescription } from "../core/adapter.ts";
+import { readFault } from "../train/files/input.ts";
 import { askNvidia } from "./nvidia.ts";
 
 /** A row: a kernel at a shape, or a whole step. A row may have more figures than these. */
@@ -23,6 +24,14 @@ export interface BenchRow {
   readonly peakBytes?: number;
 }
 
+/** A row that was not measured. */
+export interface SkippedRow {
+  /** What would have been measured, with its lengths where they are known. */
+  readonly name: string;
+  /** Why not. */
+  readonly reason: string;
+}
+
 /** All results of a run. */
 export interface BenchReport {
   /** What they were measured on. */
@@ -31,6 +40,8 @@ export interface BenchReport {
   readonly versions: Readonly<Record<string, string>>;
   /** The rows. */
   readonly results: readonly BenchRow[];
+  /** Rows that were asked for and are not there. */
+  readonly skipped?: readonly SkippedRow[];
 }
 
 /** What this bench was made with; the driver's version where nvidia-smi tells it. */
@@ -54,6 +65,7 @@ function isRow(value: unknown): value is BenchRow {
  * Reads a report.
  *
  * @param path its file
+ * @throws {Error} if it cannot be read
  * @throws {SyntaxError} if it is not JSON
  * @throws {TypeError} if it is no report
  */
@@ -62,7 +74,7 @@ export async function readReport(path: string): Promise<BenchReport> {
   try {
     report = JSON.parse(await Deno.readTextFile(path));
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
+    if (!(error instanceof SyntaxError)) throw readFault(path, "the results in", error);
     throw new SyntaxError(`Cannot read the results in "${path}": ${error.message}`);
   }
   const { adapter, versions, results } = report ?? {};

@@ -3,20 +3,47 @@ import { z } from "zod";
 import { compareReports } from "../bench/compare.ts";
 import { benchEndToEnd, type EndToEndTiming, WORKS } from "../bench/end_to_end/run.ts";
 import { benchKernels, KERNEL_CASES, type KernelTiming } from "../bench/kernels.ts";
-import { type BenchReport, readReport, versionsHere } from "../bench/report.ts";
+import { type BenchReport, readReport, type SkippedRow, versionsHere } from "../bench/report.ts";
 import { checkTargets, showTargets } from "../bench/targets.ts";
 import type { AdapterDescription } from "../core/adapter.ts";
 import { type Device, openDevice } from "../core/device.ts";
 import { writeWhole } from "../train/files/output.ts";
-import { KERNEL_HEAD, showComparison, showKernel, showWork, WORK_HEAD } from "./bench_tables.ts";
+import {
+  KERNEL_HEAD,
+  showComparison,
+  showKernel,
+  showSkipped,
+  showWork,
+  WORK_HEAD,
+} from "./bench_tables.ts";
 import { type Command, defineCommand } from "./command.ts";
 import type { OptionCheck } from "./option_check.ts";
 import { jsonOutput, textList } from "./options.ts";
+import { checkOutFile } from "./out_folder.ts";
 import { percent, printJson, printLine } from "./print.ts";
 import { showProfile } from "./profile_table.ts";
 
 const KERNELS = [...new Set(KERNEL_CASES.map(({ kernel }) => kernel))];
 const WORK_NAMES = WORKS.map(({ name }) => name);
+/** The first words of the kernels' names: all of them would be a page. */
+const FAMILIES = [...new Set(KERNELS.map((name) => name.split(/[ ,]/)[0]))];
+
+/** The kernels whose names begin with one of these. */
+function kernelsOf(starts: readonly string[] = [""]): string[] {
+  return KERNELS.filter((name) => starts.some((start) => name.startsWith(start)));
+}
+
+/** Options that say what is measured, and how. */
+const MEASURING = [
+  "kernel",
+  "size",
+  "filter",
+  "endToEnd",
+  "all",
+  "profile",
+  "repeats",
+  "sizes",
+] as const;
 
 const OPTIONS = z.strictObject({
   files: z.array(z.string().min(1)).default([])
@@ -42,7 +69,7 @@ const OPTIONS = z.strictObject({
     .describe("lengths of tests, of a small, or of a large model; by default as the adapter is"),
   json: jsonOutput(),
   compare: z.boolean().default(false)
-    .describe("compare two files of results: the times of the second as a share of the first's"),
+    .describe("compare two files of results: how many times as fast the second's rows are"),
   targets: z.boolean().default(false)
     .describe("put files of results into the table of what nibble shall reach, in Markdown"),
   threshold: z.number().min(0).default(0.1)
@@ -52,20 +79,23 @@ const OPTIONS = z.strictObject({
 type BenchChoice = z.output<typeof OPTIONS>;
 
 function checkChoice(options: BenchChoice, check: OptionCheck<keyof BenchChoice>): void {
-  const { files, filter, kernel, endToEnd, all, profile, compare, targets } = options;
-  const names = all ? [...KERNELS, ...WORK_NAMES] : endToEnd ? WORK_NAMES : KERNELS;
-  const wanted = `wanted a part of ${names.join(", ")}`;
-  if (filter !== undefined && !names.some((name) => name.includes(filter))) {
-    check.refuse("filter", `found ${JSON.stringify(filter)}, ${wanted}`);
-  }
-  const unknown = kernel?.find((part) => !KERNELS.some((name) => name.startsWith(part)));
-  if (unknown !== undefined) {
-    check.refuse(
-      "kernel",
-      `found ${JSON.stringify(unknown)}, wanted the beginning of ${KERNELS.join(", ")}`,
+  const { files, profile, compare, targets } = options;
+  checkNames(options, check);
+  if (!measuresKernels(options)) {
+    check.refuseSaid(
+      ["kernel", "size", "repeats"],
+      "found it with --end-to-end, which times no kernels alone",
     );
   }
-  if (profile && !endToEnd && !all) check.refuse("profile", "wanted --end-to-end with it");
+  if (check.said("sizes")) {
+    check.refuseSaid(["size"], "found it with --sizes, which sets lengths too: give one of them");
+  }
+  if (profile && !measuresWorks(options)) check.refuse("profile", "wanted --end-to-end with it");
+  if (compare || targets) {
+    const flag = compare ? "--compare" : "--targets";
+    check.refuseSaid(MEASURING, `found it with ${flag}, which measures nothing`);
+  }
+  if (!compare) check.refuseSaid(["threshold"], "wanted --compare with it");
   if (compare && files.length !== 2) {
     check.refuse("files", `found ${files.length} files, wanted two`);
   }
@@ -76,19 +106,67 @@ function checkChoice(options: BenchChoice, check: OptionCheck<keyof BenchChoice>
   }
 }
 
+/** Checks that what is named is there. */
+function checkNames(options: BenchChoice, check: OptionCheck<keyof BenchChoice>): void {
+  const { filter, kernel } = options;
+  const unknown = kernel?.find((start) => kernelsOf([start]).length === 0);
+  if (unknown !== undefined) {
+    check.refuse(
+      "kernel",
+      `found ${JSON.stringify(unknown)}, wanted the beginning of a kernel's name: ${
+        FAMILIES.join(", ")
+      }`,
+    );
+    return;
+  }
+  const works = measuresWorks(options) ? WORK_NAMES : [];
+  const kernels = measuresKernels(options) ? kernelsOf(kernel) : [];
+  if (filter === undefined || has([...kernels, ...works], filter)) return;
+  const parts = kernels.length < KERNELS.length ? kernels : FAMILIES;
+  check.refuse(
+    "filter",
+    `found ${JSON.stringify(filter)}, wanted a part of ${[...parts, ...works].join(", ")}`,
+  );
+}
+
+function measuresKernels({ all, endToEnd }: BenchChoice): boolean {
+  return all || !endToEnd;
+}
+
+function measuresWorks({ all, endToEnd }: BenchChoice): boolean {
+  return all || endToEnd;
+}
+
 /** Prints where stdout is for people. */
 type Say = (line: string) => void;
 
-async function benchWorks(options: BenchChoice, say: Say): Promise<EndToEndTiming[]> {
+/** What was measured so far, and what was not. */
+interface Found {
+  /** On what and with what, once a device is open. */
+  made?: Pick<BenchReport, "adapter" | "versions"> & { adapter: AdapterDescription };
+  readonly kernels: KernelTiming[];
+  readonly works: EndToEndTiming[];
+  readonly skipped: SkippedRow[];
+  /** Those of them that failed; the others have lengths that do not fit. */
+  readonly faults: SkippedRow[];
+}
+
+async function benchWorks(options: BenchChoice, found: Found, say: Say): Promise<void> {
   const { filter, profile, sizes } = options;
   say(WORK_HEAD);
-  return await benchEndToEnd(openDevice, {
+  await benchEndToEnd(openDevice, {
     filter,
     profile,
     sizes: sizes && (sizes === "gpu" ? "full" : "tiny"),
     onResult: (result) => {
+      found.works.push(result);
       say(showWork(result));
       if (result.profile) say(`${showProfile(result.profile)}\n`);
+    },
+    onSkip: (row) => {
+      found.skipped.push(row);
+      found.faults.push(row);
+      say(showSkipped(row));
     },
   });
 }
@@ -96,12 +174,23 @@ async function benchWorks(options: BenchChoice, say: Say): Promise<EndToEndTimin
 async function benchOnKernels(
   device: Device,
   options: BenchChoice,
+  found: Found,
   say: Say,
-): Promise<KernelTiming[]> {
+): Promise<void> {
   const { filter, kernel: kernels, size, repeats, sizes } = options;
   say(KERNEL_HEAD);
-  const onResult = (result: KernelTiming) => say(showKernel(result));
-  return await benchKernels(device, { filter, kernels, size, repeats, sizes, onResult });
+  await benchKernels(device, {
+    ...{ filter, kernels, size, repeats, sizes },
+    onResult: (result) => {
+      found.kernels.push(result);
+      say(showKernel(result));
+    },
+    onSkip: (row, isFault) => {
+      found.skipped.push(row);
+      if (isFault) found.faults.push(row);
+      say(showSkipped(row));
+    },
+  });
 }
 
 function showVersions(versions: Readonly<Record<string, string>>): string {
@@ -112,36 +201,63 @@ function has(names: readonly string[], filter = ""): boolean {
   return names.some((name) => name.includes(filter));
 }
 
-async function measure(options: BenchChoice): Promise<void> {
-  const { all, endToEnd, filter, json } = options;
-  const say: Say = json === "-" ? () => {} : printLine;
-  const versions = await versionsHere();
-  let adapter: AdapterDescription;
-  let kernels: KernelTiming[] = [];
+/** Measures what was asked for. */
+async function measureInto(found: Found, options: BenchChoice, say: Say): Promise<void> {
+  const { filter, kernel } = options;
   {
     // Closed before whole steps begin: their memory is measured.
     using device = await openDevice();
-    adapter = device.adapter;
-    say(`${adapter.name} (${adapter.type}), ${showVersions(versions)}`);
-    const wanted = (!endToEnd || all) && has(KERNELS, filter);
-    if (wanted) kernels = await benchOnKernels(device, options, say);
+    const { adapter } = found.made = { adapter: device.adapter, versions: await versionsHere() };
+    say(`${adapter.name} (${adapter.type}), ${showVersions(found.made.versions)}`);
+    const isWanted = measuresKernels(options) && has(kernelsOf(kernel), filter);
+    if (isWanted) await benchOnKernels(device, options, found, say);
   }
-  const works = (endToEnd || all) && has(WORK_NAMES, filter) ? await benchWorks(options, say) : [];
+  if (measuresWorks(options) && has(WORK_NAMES, filter)) await benchWorks(options, found, say);
+}
+
+async function writeFound(found: Found, { json }: BenchChoice): Promise<void> {
+  const { made, kernels, works, skipped } = found;
+  if (!made || json === undefined) return;
   const rows = works.map(({ profile, ...rest }) =>
     profile ? { ...rest, kernels: profile.kernels } : rest
   );
-  const report: BenchReport = { adapter, versions, results: [...kernels, ...rows] };
-  if (json === "-") printJson(report);
-  else if (json !== undefined) {
-    await writeWhole(json, `${JSON.stringify(report, null, 2)}\n`);
-    say(`Written to ${json}`);
-  }
+  const report: BenchReport = {
+    ...made,
+    results: [...kernels, ...rows],
+    ...skipped.length > 0 ? { skipped } : {},
+  };
+  if (json === "-") return printJson(report);
+  await writeWhole(json, `${JSON.stringify(report, null, 2)}\n`);
+  printLine(`Written to ${json}`);
+}
+
+/** Throws if a result was wrong, a row failed, or there is none. */
+function judge({ kernels, works, skipped, faults }: Found): void {
   const wrong = kernels.filter(({ ms }) => ms === null);
-  if (wrong.length === 0) return;
-  const list = wrong.map(({ name, error, allowed }) =>
-    `${name} (error ${error.toExponential(1)}, allowed ${allowed})`
-  );
-  throw new Error(`Cannot trust ${wrong.length} results on this adapter: ${list.join(", ")}`);
+  if (wrong.length > 0) {
+    const list = wrong.map(({ name, error, allowed }) =>
+      `${name} (error ${error.toExponential(1)}, allowed ${allowed})`
+    );
+    throw new Error(`Cannot trust ${wrong.length} results on this adapter: ${list.join(", ")}`);
+  }
+  const missing = faults.length > 0 || kernels.length + works.length > 0 ? faults : skipped;
+  if (missing.length === 0) return;
+  const reasons = new Set(missing.map(({ reason }) => reason));
+  const rows = kernels.length + works.length + skipped.length;
+  throw new Error(`Cannot measure ${missing.length} of ${rows} rows: ${[...reasons].join("; ")}`);
+}
+
+async function measure(options: BenchChoice): Promise<void> {
+  const { json } = options;
+  if (json !== "-") await checkOutFile(json, "--json");
+  const found: Found = { kernels: [], works: [], skipped: [], faults: [] };
+  try {
+    await measureInto(found, options, json === "-" ? () => {} : printLine);
+  } finally {
+    // What was measured before a device was lost is worth keeping.
+    await writeFound(found, options);
+  }
+  judge(found);
 }
 
 async function compare({ files, threshold, json }: BenchChoice): Promise<void> {
@@ -150,19 +266,38 @@ async function compare({ files, threshold, json }: BenchChoice): Promise<void> {
   if (json !== undefined && json !== "-") {
     await writeWhole(json, `${JSON.stringify(found, null, 2)}\n`);
   }
-  if (json === "-") return printJson(found);
-  for (const [index, { adapter, versions }] of [before, after].entries()) {
+  if (json === "-") printJson(found);
+  else {
+    printOrigins(files, [before, after]);
+    if (!found.isSameAdapter) {
+      printLine("The adapters differ: a ratio is that of two machines as much as of two programs");
+    }
+    printLine(showComparison(found));
+  }
+  const { length } = found.rows;
+  if (length === 0) {
+    throw new Error(
+      `Cannot compare "${files[0]}" with "${
+        files[1]
+      }": no row of one has the name and the shape of a row of the other`,
+    );
+  }
+  if (json === "-") return;
+  const worse = found.rows.filter(({ isWorse }) => isWorse).length;
+  printLine(
+    `${length} row${length === 1 ? "" : "s"}, ${worse} of them wrong or slower by more than ${
+      percent(threshold)
+    }`,
+  );
+}
+
+/** Says where each report was made, and with what. */
+function printOrigins(files: readonly string[], reports: readonly BenchReport[]): void {
+  for (const [index, { adapter, versions }] of reports.entries()) {
     printLine(
       [`${files[index]}: ${adapter.name}`, showVersions(versions)].filter(Boolean).join(", "),
     );
   }
-  printLine(showComparison(found));
-  const worse = found.rows.filter(({ isWorse }) => isWorse).length;
-  printLine(
-    `${found.rows.length} rows, ${worse} of them wrong or slower by more than ${
-      percent(threshold)
-    }`,
-  );
 }
 
 async function listTargets({ files, json }: BenchChoice): Promise<void> {
@@ -175,7 +310,8 @@ async function listTargets({ files, json }: BenchChoice): Promise<void> {
     await writeWhole(json, `${JSON.stringify(rows, null, 2)}\n`);
   }
   if (json === "-") return printJson(rows);
-  printLine(showTargets(found));
+  printOrigins(files, reports);
+  printLine(`\n${showTargets(found)}`);
 }
 
 const bench: Command = defineCommand({

@@ -6,6 +6,7 @@
 import type { Comparison } from "../bench/compare.ts";
 import { type EndToEndTiming, WORKS } from "../bench/end_to_end/run.ts";
 import { KERNEL_CASES, type KernelTiming } from "../bench/kernels.ts";
+import type { SkippedRow } from "../bench/report.ts";
 import { paint, row, significant, table } from "./print.ts";
 
 /** Rows are printed as they come, so widths are known beforehand; a longer shape only pushes its own row. */
@@ -33,6 +34,11 @@ export function showKernel(
     [name, shape, time, ...rates, ...around, error.toExponential(1), clock],
     KERNEL_WIDTHS,
   );
+}
+
+/** A row that was not measured. */
+export function showSkipped({ name, reason }: SkippedRow): string {
+  return paint("yellow", `${name}: not measured, ${reason}`);
 }
 
 const WORK_WIDTHS = [

@@ -15,7 +15,7 @@ import { rotate, rotationSize } from "../../kernels/quant/rotate.ts";
 import { rotateRef } from "../../kernels/quant/rotate_ref.ts";
 import { RoundingTensor } from "../../kernels/quant/rounding_tensor.ts";
 import { AS_TIMED, fewRows, type KernelCase, places, type Sizes } from "../case.ts";
-import { randomWeight, weightBytes } from "./quant_weights.ts";
+import { BLOCK, randomWeight, weightBytes } from "./quant_weights.ts";
 
 const SAMPLES = 100;
 
@@ -29,6 +29,7 @@ function product(scheme: "int8" | "int4", few: boolean): KernelCase {
       ? [{ M: 1, N: 4096, K: 4096 }, { M: 1, N: 14_336, K: 4096 }, { M: 8, N: 14_336, K: 4096 }]
       : [{ M: 512, N: 4096, K: 4096 }, { M: 4096, N: 4096, K: 4096 }],
     checked: AS_TIMED,
+    multiples: { K: scheme === "int8" ? 4 : BLOCK },
     allowed: 4e-6,
     ...few
       ? { bytes: ({ M, N, K }) => weightBytes(scheme, N * K, N) + M * (K + 4 * N) }
@@ -71,6 +72,7 @@ function together(scheme: "int8" | "int4", gated: boolean): KernelCase {
       ? [{ N: 1536, K: 576 }, { N: 14_336, K: 4096 }]
       : [{ N: 576, KV: 192, K: 576 }, { N: 4096, KV: 1024, K: 4096 }],
     checked: AS_TIMED,
+    multiples: { K: scheme === "int8" ? 4 : BLOCK },
     // A byte of the row may be one apart, where a number lies within rounding of half a step.
     allowed: 1e-3,
     bytes: (sizes) =>

@@ -55,6 +55,7 @@ function gemv(type: GgufBlockType): KernelCase {
     software: [{ M: 1, N: 1536, K: 768 }],
     gpu: [{ M: 1, N: 4096, K: 4096 }, { M: 1, N: 14_336, K: 4096 }],
     checked: AS_TIMED,
+    multiples: { K: GGUF_BLOCKS[type].weights },
     allowed: 2e-6,
     bytes: ({ M, N, K }: Sizes) => bytesOf(type, N * K) + 4 * M * (N + K),
     make: (inputs, { M, N, K }) => {
@@ -83,6 +84,7 @@ function dequantize(type: GgufBlockType): KernelCase {
     tiny: { rows: 5, columns: 768 },
     software: [{ rows: 1536, columns: 768 }],
     gpu: [{ rows: 4096, columns: 4096 }],
+    multiples: { columns: GGUF_BLOCKS[type].weights },
     // Equal to the last bit.
     allowed: 0,
     bytes: ({ rows, columns }) => bytesOf(type, rows * columns) + 4 * rows * columns,

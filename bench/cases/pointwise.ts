@@ -48,6 +48,7 @@ const copying: KernelCase = {
     { rows: 2048, columns: 576 },
     { rows: 128, columns: 576 },
   ],
+  multiples: { columns: 4 },
   allowed: 0,
   bytes: (sizes) => 2 * elements(sizes),
   make: (inputs, { rows, columns }) => {

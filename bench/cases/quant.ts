@@ -39,6 +39,8 @@ function product({ scheme, transposed, few }: ProductOptions): KernelCase {
         { M: 4096, N: 4096, K: 4096 },
       ],
     checked: AS_TIMED,
+    // INT8's blocks are rows.
+    multiples: { K: scheme === "int8" ? 1 : BLOCK },
     // The error of a sum grows with the root of its length: 2.9e-6 was seen at 11,008.
     allowed: few ? 2e-6 : 4e-6,
     ...few
@@ -114,6 +116,7 @@ function dequantize(scheme: "nf4" | "nf4-dq"): KernelCase {
     tiny: { rows: 16, columns: 192 },
     software: [{ rows: 1536, columns: 576 }],
     gpu: [{ rows: 4096, columns: 4096 }],
+    multiples: { columns: BLOCK },
     // Equal to the last bit: both round to f32 at each step.
     allowed: 0,
     bytes: ({ rows, columns }) => weightBytes(scheme, rows * columns, rows) + 4 * rows * columns,
@@ -138,6 +141,7 @@ function together(scheme: Scheme, gated: boolean): KernelCase {
       ? [{ N: 1536, K: 576 }, { N: 14_336, K: 4096 }]
       : [{ N: 576, KV: 192, K: 576 }, { N: 4096, KV: 1024, K: 4096 }],
     checked: AS_TIMED,
+    multiples: { K: BLOCK },
     allowed: 2e-6,
     bytes: (sizes) =>
       rowsOf(sizes).reduce(

@@ -72,6 +72,7 @@ function casesOf(x: ArrayLike<number>, zeros: ArrayLike<number>) {
 const forward: KernelCase = {
   kernel: "fake quant",
   ...MATRIX,
+  multiples: { columns: GROUP },
   allowed: 1e-6,
   bytes: (sizes) => 2 * bytes(sizes),
   make: (inputs, sizes) => {
@@ -87,6 +88,7 @@ function backward(kernel: string, learns: boolean): KernelCase {
   return {
     kernel,
     ...MATRIX,
+    multiples: { columns: GROUP },
     allowed: 4e-6,
     bytes: (sizes) => 3 * bytes(sizes),
     make: (inputs, sizes) => {
@@ -166,8 +168,8 @@ export const ROUNDING_CASES: readonly KernelCase[] = [
   ranges("group ranges", () => GROUP),
   ranges("group ranges rows", ({ columns }) => columns),
   forward,
-  backward("fake_quant backward", false),
-  backward("fake_quant backward lsq", true),
+  backward("fake quant backward", false),
+  backward("fake quant backward lsq", true),
   distilling,
   distillingBackward,
 ];

@@ -6,6 +6,7 @@
 import type { Device } from "../../core/device.ts";
 import { decodingWork, prefillWork } from "./decoding.ts";
 import { askNvidia, type GpuState } from "../nvidia.ts";
+import type { SkippedRow } from "../report.ts";
 import { GPT_D512, GPT_D64, LLAMA_7B, SMOLLM2 } from "./shapes.ts";
 import { trainingWork } from "./training.ts";
 import type { Measured, MeasureOptions, Work, WorkSize } from "./work.ts";
@@ -92,6 +93,8 @@ export interface EndToEndOptions extends MeasureOptions {
   readonly works?: readonly Work[];
   /** Called with each result as it comes. */
   readonly onResult?: (result: EndToEndTiming) => void;
+  /** Called with a row that fails, as where it does not fit into the GPU's memory. Without it such a row throws. */
+  readonly onSkip?: (row: SkippedRow) => void;
 }
 
 /** A closed device's memory is free some time later; at most so long. */
@@ -129,7 +132,7 @@ export async function benchEndToEnd(
   open: () => Promise<Device>,
   options: EndToEndOptions = {},
 ): Promise<EndToEndTiming[]> {
-  const { filter = "", works = WORKS, onResult, ...measuring } = options;
+  const { filter = "", works = WORKS, onResult, onSkip, ...measuring } = options;
   const chosen = works.filter(({ name }) => name.includes(filter));
   if (chosen.length === 0) {
     const names = works.map(({ name }) => name).join(", ");
@@ -141,7 +144,14 @@ export async function benchEndToEnd(
     await settled(idle);
     using device = await open();
     const size = options.sizes ?? (device.adapter.type === "gpu" ? "full" : "tiny");
-    const measured = await work.measure(device, size, measuring);
+    let measured: Measured;
+    try {
+      measured = await work.measure(device, size, measuring);
+    } catch (error) {
+      if (!onSkip) throw error;
+      onSkip({ name: work.name, reason: (error as Error).message });
+      continue;
+    }
     const driverBytes = idle && measured.driverBytes !== null
       ? measured.driverBytes - idle.usedBytes
       : null;

@@ -101,3 +101,18 @@ Deno.test("benchEndToEnd() names its rows where none fits", async () => {
     'Cannot bench "zebra": no row has it in its name. There are qlora smollm2 r16-all 4x512',
   );
 });
+
+Deno.test("benchEndToEnd() goes on after a row that fails", async () => {
+  const [work] = WORKS;
+  const failing = { ...work, measure: () => Promise.reject(new Error("no memory")) };
+  const works = [failing, WORKS.find(({ name }) => name === "full gpt-d64 2x32")!];
+  const seen: unknown[] = [];
+  const found = await benchEndToEnd(openDevice, {
+    ...QUICK,
+    works,
+    onSkip: (row) => seen.push(row),
+  });
+  assertEquals(found.map(({ name }) => name), ["full gpt-d64 2x32"]);
+  assertEquals(seen, [{ name: work.name, reason: "no memory" }]);
+  await assertRejects(() => benchEndToEnd(openDevice, { ...QUICK, works }), Error, "no memory");
+});

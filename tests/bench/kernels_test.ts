@@ -127,3 +127,27 @@ Deno.test("timeOp() gives the time of one run: more work takes longer, more repe
   assert(large > 3 * small, `${small} and ${large} ms`);
   assert(once < 20 * large && large < 20 * once, `${once} and ${large} ms`);
 });
+
+Deno.test("benchKernels() hands over what it cannot measure, and throws it where nobody takes it", async () => {
+  const broken: KernelCase = {
+    ...doubling((x) => [scale(x, 2)]),
+    kernel: "broken",
+    make: () => {
+      throw new Error("no inputs");
+    },
+  };
+  const cases = [{ ...doubling((x) => [scale(x, 2)]), multiples: { size: 3 } }, broken];
+  const seen: unknown[] = [];
+  const options = { sizes: "tiny", repeats: 1, cases } as const;
+  const found = await benchKernels(device, {
+    ...options,
+    onSkip: ({ name, reason }, isFault) => seen.push([name, reason, isFault]),
+  });
+  assertEquals(found, []);
+  assertEquals(seen, [
+    ["doubling size=100", "size must be a multiple of 3", false],
+    ["broken size=100", "no inputs", true],
+  ]);
+  const fault = "Cannot bench doubling size=100: size must be a multiple of 3";
+  await assertRejects(() => benchKernels(device, options), RangeError, fault);
+});

@@ -38,7 +38,8 @@ Deno.test("nibble bench --json prints nothing but JSON, and --compare reads it a
   try {
     const { code, stdout, stderr } = await nibble("bench", ...flags, "--filter", "grad", "--json");
     assertEquals([code, stderr], [0, ""]);
-    const { adapter, versions, results } = JSON.parse(stdout);
+    const report = JSON.parse(stdout);
+    const { adapter, versions, results } = report;
     assert(adapter.name.length > 0 && versions.nibble.length > 0);
     assertEquals(results.map(({ name }: { name: string }) => name), ["grad norm"]);
     const [row] = results;
@@ -51,11 +52,29 @@ Deno.test("nibble bench --json prints nothing but JSON, and --compare reads it a
     assertEquals([compared.code, compared.stderr], [0, ""]);
     assertMatch(compared.stdout, /^grad norm +size=\d+ +\S+ +\S+ +0\.50 +SLOWER$/m);
     assertMatch(compared.stdout, /^Only in the second: other size=\d+$/m);
-    assertMatch(compared.stdout, /^1 rows, 1 of them wrong or slower by more than 10\.0 %$/m);
+    assertMatch(compared.stdout, /^1 row, 1 of them wrong or slower by more than 10\.0 %$/m);
     const targets = await nibble("bench", "--targets", files[0]);
     assertEquals([targets.code, targets.stderr], [0, ""]);
     assertMatch(targets.stdout, /^\| Work \| Peer \| Wanted \| Measured \| Command \|$/m);
     assertMatch(targets.stdout, /^\| matmul of 4096³ .* \| 41\.0 TFLOP\/s \| {2}\| `bench/m);
+    // What a software adapter runs under a row's name is not that row.
+    const tiny = { name: "full gpt-d64 2x32", shape: "batch=2 length=32 tiny", ms: 1 };
+    await Deno.writeTextFile(files[1], JSON.stringify({ ...report, results: [tiny] }));
+    const none = await nibble("bench", "--targets", files[1]);
+    assertMatch(none.stdout, /^\| GPT training step, d 64.* \| 3\.00 ms \| {2}\| `bench/m);
+    assert(none.stdout.startsWith(`${files[1]}: ${adapter.name}, nibble `), none.stdout);
+    const apart = await nibble("bench", "--compare", ...files);
+    assertEquals(apart.code, 1);
+    assertMatch(
+      apart.stderr,
+      /^error: Cannot compare .*: no row of one has the name and the shape/,
+    );
+    const other = { ...report, adapter: { name: "another card" } };
+    await Deno.writeTextFile(files[1], JSON.stringify(other));
+    const foreign = await nibble("bench", "--compare", ...files);
+    assertEquals(foreign.code, 0);
+    assertMatch(foreign.stdout, /^The adapters differ: a ratio is that of two machines/m);
+    await Deno.writeTextFile(files[1], JSON.stringify({ ...report, results: slower }));
     const calm = await nibble("bench", "--compare", ...files, "--threshold", "1.5", "--json");
     assertEquals(JSON.parse(calm.stdout).rows[0].isWorse, false);
   } finally {
@@ -82,12 +101,30 @@ Deno.test("nibble bench says what is wrong with a file of results, and with its 
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+  const missing = await nibble("bench", "--targets", "nowhere/today.json");
+  assertEquals(missing.code, 1);
+  assertEquals(
+    missing.stderr,
+    'error: Cannot read the results in "nowhere/today.json": there is no such file; check the path\n',
+  );
   for (
     const [args, fault] of [
+      [
+        ["--compare", "a.json", "b.json", "--kernel", "matmul"],
+        /--kernel: found it with --compare/,
+      ],
+      [["--end-to-end", "--kernel", "matmul"], /--kernel: found it with --end-to-end/],
+      [["--end-to-end", "--size", "64"], /--size: found it with --end-to-end/],
+      [["--size", "64", "--sizes", "tiny"], /--size: found it with --sizes/],
+      [["--threshold", "0.2"], /--threshold: wanted --compare with it/],
+      [["--kernel", "matmul", "--filter", "softmax"], /"softmax", wanted a part of matmul nn, /],
       [["--compare", "a.json"], /argument FILE: found 1 files, wanted two/],
       [["a.json"], /argument FILE: wanted --compare or --targets with it/],
       [["--targets"], /argument FILE: found 0 files, wanted at least one/],
-      [["--kernel", "zebra"], /option --kernel: found "zebra", wanted the beginning of matmul/],
+      [
+        ["--kernel", "zebra"],
+        /option --kernel: found "zebra", wanted the beginning of a kernel's name: matmul, gemv/,
+      ],
       [["--profile"], /option --profile: wanted --end-to-end with it/],
       [["--end-to-end", "--filter", "matmul"], /found "matmul", wanted a part of qlora smollm2/],
     ] as const
@@ -105,4 +142,35 @@ Deno.test("nibble bench refuses an unknown kernel before the GPU starts", async 
     stderr,
     /^error: Cannot read option --filter: found "zebra", wanted a part of matmul/,
   );
+});
+
+Deno.test("nibble bench measures what fits, and says what does not", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const file = `${folder}/bench.json`;
+    const flags = ["--kernel", "dequantize,copy", "--size", "100", "--repeats", "1"];
+    const { code, stdout, stderr } = await nibble("bench", ...flags, "--json", file);
+    assertEquals([code, stderr], [0, ""]);
+    const misfit = "dequantize nf4 rows=100 columns=100";
+    assert(
+      stdout.includes(`\n${misfit}: not measured, columns must be a multiple of 64\n`),
+      stdout,
+    );
+    const { results, skipped } = JSON.parse(await Deno.readTextFile(file));
+    assertEquals(results.map(({ name }: { name: string }) => name), ["copy"]);
+    assertEquals(skipped[0], { name: misfit, reason: "columns must be a multiple of 64" });
+    // More bytes than any buffer has: the other row is measured and written all the same.
+    const large = ["--kernel", "softmax forward,grad norm", "--size", "60000", "--repeats", "1"];
+    const half = await nibble("bench", ...large, "--json");
+    assertEquals(half.code, 1);
+    assertMatch(half.stderr, /^error: Cannot measure 1 of 2 rows: Cannot allocate \d+ bytes/);
+    const report = JSON.parse(half.stdout);
+    assertEquals(report.results.map(({ name }: { name: string }) => name), ["grad norm"]);
+    assertEquals(report.skipped[0].name, "softmax forward rows=60000 columns=60000");
+    const blocked = await nibble("bench", "--kernel", "copy", "--json", folder);
+    assertEquals([blocked.code, blocked.stdout], [1, ""]);
+    assertMatch(blocked.stderr, /^error: Cannot write to ".*": found a folder of that name/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
