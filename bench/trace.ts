@@ -56,7 +56,6 @@ export function traceOf(profile: Profile, about: Readonly<Record<string, unknown
 
 /** Writes a trace into a folder, which is made, and gives the file's path. */
 export async function writeTrace(folder: string, name: string, trace: Trace): Promise<string> {
-  await Deno.mkdir(folder, { recursive: true });
   const path = `${folder}/${name}.json`;
   await writeWhole(path, JSON.stringify(trace));
   return path;

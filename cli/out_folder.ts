@@ -69,3 +69,19 @@ export async function checkOutFile(path: string | undefined, flag: string): Prom
     `Cannot write to "${path}": found a folder of that name, wanted a file; name another with ${flag}`,
   );
 }
+
+/**
+ * Checks that files may be written into a folder `path`: that no file has that name.
+ *
+ * @param path the folder, or nothing to check
+ * @param flag the flag that names it
+ * @throws {Error} if a file is there
+ */
+export async function checkOutFolder(path: string | undefined, flag: string): Promise<void> {
+  if (path === undefined) return;
+  const info = await Deno.stat(path).catch(() => null);
+  if (!info || info.isDirectory) return;
+  throw new Error(
+    `Cannot write to "${path}": found a file of that name, wanted a folder; name another with ${flag}`,
+  );
+}

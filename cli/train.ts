@@ -19,7 +19,7 @@ import type { OptionCheck } from "./option_check.ts";
 import { jsonSwitch } from "./options.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { loraNotes } from "./lora_notes.ts";
-import { checkOut, checkOutFile } from "./out_folder.ts";
+import { checkOut, checkOutFile, checkOutFolder } from "./out_folder.ts";
 import { bytes, curve, duration, percent, printError, printJson, printLine } from "./print.ts";
 import { progress } from "./progress.ts";
 import { StepLog } from "./step_log.ts";
@@ -193,27 +193,39 @@ async function readData(
   return chunk(stream, length ?? defaultWindow(model.config, "train"));
 }
 
-/** Runs all steps, and gives what each of them told, and the profile if one was asked for. */
+/** A profiled step, and the file of its trace. */
+interface Traced {
+  readonly profiled: TrainProfile;
+  readonly trace: string;
+}
+
+/** Runs all steps, and gives what each of them told, and the profile if one was asked for, which is shown before the other steps. */
 async function runSteps(
   trainer: Trainer,
   log: StepLog,
   options: TrainChoice,
-  start: number,
-): Promise<{ told: TrainProgress[]; profiled: TrainProfile | null }> {
+  { start, say }: { start: number; say: (text: string) => void },
+): Promise<{ told: TrainProgress[]; traced: Traced | null }> {
   const { checkpoint, checkpointEvery, json } = options;
   const told: TrainProgress[] = [];
-  using bar = progress({ total: trainer.steps, label: "Training", json });
+  let show = (_: TrainProgress) => {};
   const run = async (until: number) => {
     for await (const one of trainer.run(until)) {
       told.push(one);
       await log.add(one);
-      bar.update(one.step, { loss: one.loss, tokensPerSecond: one.tokensPerSecond || undefined });
+      show(one);
     }
   };
   const { device } = trainer.model;
-  const profiled = options.profile === undefined || trainer.step >= trainer.steps
-    ? null
-    : await profileStep(device, trainer, run, start);
+  let traced: Traced | null = null;
+  if (options.profile !== undefined && trainer.step < trainer.steps) {
+    const profiled = await profileStep(device, trainer, run, start);
+    traced = { profiled, trace: await writeTrainTrace(options.profile, profiled, device) };
+    say(showTrainProfile(profiled, traced.trace));
+  }
+  using bar = progress({ total: trainer.steps, label: "Training", json });
+  show = ({ step, loss, tokensPerSecond }) =>
+    bar.update(step, { loss, tokensPerSecond: tokensPerSecond || undefined });
   while (trainer.step < trainer.steps) {
     await run(checkpoint === undefined ? trainer.steps : trainer.step + checkpointEvery);
     if (checkpoint === undefined) continue;
@@ -221,7 +233,7 @@ async function runSteps(
     await log.write();
     await saveCheckpoint(trainer, checkpoint);
   }
-  return { told, profiled };
+  return { told, traced };
 }
 
 /** Whether a checkpoint is there to go on from. */
@@ -239,6 +251,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   await checkOut(out, kind, kind === "model" && !options.init ? options.model : undefined);
   await checkOutFile(checkpoint, "--checkpoint");
   await checkOutFile(options.log, "--log");
+  await checkOutFolder(options.profile, "--profile");
   const say = json ? () => {} : printLine;
   using device = await openDevice();
   say(`${device.adapter.name} (${device.adapter.type})`);
@@ -282,7 +295,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     say(`Going on from step ${trainer.step} of ${checkpoint}`);
   }
   const start = performance.now();
-  const { told, profiled } = await runSteps(trainer, log, options, prepared)
+  const { told, traced } = await runSteps(trainer, log, options, { start: prepared, say })
     // A run that went wrong is the one whose figures are wanted.
     .finally(() => log.write());
   const seconds = (performance.now() - start) / 1000;
@@ -304,11 +317,10 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     peakBytes: device.memory.peak,
     memory,
   };
-  const trace = profiled && await writeTrainTrace(options.profile!, profiled, device);
   if (json) {
-    return printJson(profiled ? { ...result, profile: jsonProfile(profiled, trace) } : result);
+    const profile = traced && jsonProfile(traced.profiled, traced.trace);
+    return printJson(profile ? { ...result, profile } : result);
   }
-  if (profiled) printLine(`${showTrainProfile(profiled)}\nEvery dispatch of it is in ${trace}`);
   if (losses.length > 1) printLine(curve(losses, { height: 8 }));
   printLine(
     `${duration(seconds)}, at most ${bytes(device.memory.peak)} of GPU memory. ` +

@@ -64,12 +64,12 @@ export async function profileStep(
   };
 }
 
-/** What is printed about it. */
-export function showTrainProfile(found: TrainProfile): string {
+/** What is printed about it, and where its trace is. */
+export function showTrainProfile(found: TrainProfile, trace: string): string {
   const { step, firstSeconds, pipelines, compileMilliseconds } = found;
   return `The first step took ${duration(firstSeconds)}; compiling ${pipelines} kernels took ${
     significant(compileMilliseconds)
-  } ms\nStep ${step}: ${showProfile(found.profile)}`;
+  } ms\nStep ${step}: ${showProfile(found.profile)}\nEvery dispatch of it is in ${trace}`;
 }
 
 /** Writes the profiled step into a folder, for chrome://tracing. Gives the file's path. */
@@ -89,7 +89,7 @@ export async function writeTrainTrace(
 }
 
 /** What `--json` has of it. */
-export function jsonProfile(found: TrainProfile, trace: string | null): Record<string, unknown> {
+export function jsonProfile(found: TrainProfile, trace: string): Record<string, unknown> {
   const { profile: { kernels, milliseconds }, ...rest } = found;
   return { ...rest, milliseconds, kernels, trace };
 }

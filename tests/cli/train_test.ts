@@ -367,6 +367,15 @@ Deno.test("nibble train --profile says where a step's time goes, and writes a tr
     assertMatch(args.grid, /^\d+(×\d+){0,2}$/);
     end = ts + dur;
   }
+  // Whoever profiles a long run reads it before that ends.
+  assert(stdout.indexOf("Every dispatch") < stdout.indexOf("Training "), stdout);
+  const none = ["--out", `${folder}/none`, "--profile", `${folder}/set.jsonl`];
+  const { code, stderr } = await nibble("train", ...args, ...none);
+  assertEquals(code, 1);
+  assertEquals(
+    stderr,
+    `error: Cannot write to "${folder}/set.jsonl": found a file of that name, wanted a folder; name another with --profile\n`,
+  );
   // The weights are those of a run without it.
   await train(...args, "--out", `${folder}/unprofiled`);
   assertEquals(weightsOf("profiled"), weightsOf("unprofiled"));
