@@ -46,25 +46,55 @@ const GPTS: readonly GptShape[] = [
   { name: "d512", layers: 8, dim: 512, heads: 8, batch: 8, length: 256, vocab: 8192 },
 ];
 
-function valueOf(flag: string): string | undefined {
-  const at = Deno.args.indexOf(flag);
-  return at < 0 ? undefined : Deno.args[at + 1];
+const FLAGS = ["--sizes", "--gpt", "--model", "--answer"];
+
+/** The flags' values, each behind its flag. */
+function readFlags(args: readonly string[]): Map<string, string> {
+  const found = new Map<string, string>();
+  for (let i = 0; i < args.length; i += 2) {
+    if (!FLAGS.includes(args[i])) {
+      throw new RangeError(`Cannot read "${args[i]}": wanted one of ${FLAGS.join(", ")}`);
+    }
+    if (args[i + 1] === undefined) {
+      throw new RangeError(`Cannot read ${args[i]}: its value is missing`);
+    }
+    found.set(args[i], args[i + 1]);
+  }
+  return found;
 }
 
-/** Reads `--sizes 512,1024`, `--gpt d64,d512`, `--model FILE` and `--answer 256`. */
-export function readChoice(): PeerChoice {
-  const list = (flag: string, other: string) => (valueOf(flag) ?? other).split(",").filter(Boolean);
+/** A whole number above 0. */
+function lengthOf(flag: string, text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new RangeError(`Cannot read ${flag}: found "${text}", wanted a whole number ≥ 1`);
+}
+
+/**
+ * Reads `--sizes 512,1024`, `--gpt d64,d512`, `--model FILE` and `--answer 256`.
+ *
+ * @throws {RangeError} if there is anything else
+ */
+export function readChoice(args: readonly string[] = Deno.args): PeerChoice {
+  const flags = readFlags(args);
+  const list = (flag: string, usual: string) =>
+    (flags.get(flag) ?? usual).split(",").filter(Boolean);
   return {
-    sizes: list("--sizes", "512").map(Number),
+    sizes: list("--sizes", "512").map((size) => lengthOf("--sizes", size)),
     gpt: list("--gpt", "d64").map((name) => {
       const found = GPTS.find((own) => own.name === name);
       if (found) return found;
       const names = GPTS.map((own) => own.name).join(", ");
-      throw new RangeError(`Cannot train "${name}": wanted one of ${names}`);
+      throw new RangeError(`Cannot read --gpt: found "${name}", wanted some of ${names}`);
     }),
-    model: valueOf("--model"),
-    answer: Number(valueOf("--answer") ?? 256),
+    model: flags.get("--model"),
+    answer: lengthOf("--answer", flags.get("--answer") ?? "256"),
   };
+}
+
+/** The version of a package that run.ts has installed. */
+export function versionOf(name: string): string {
+  return JSON.parse(Deno.readTextFileSync(`node_modules/${name}/package.json`)).version;
 }
 
 /** Numbers of mean zero from a seed, good enough for speed. */
@@ -195,6 +225,30 @@ export class PeerReport {
       skipped: this.#skipped,
     };
     Deno.stdout.writeSync(new TextEncoder().encode(`${JSON.stringify(report, null, 2)}\n`));
+  }
+}
+
+/** Measures one thing of one size. */
+type Measurement<Size> = (size: Size) => () => Promise<Omit<PeerRow, "name" | "shape">>;
+
+/** Measures what `args` choose, with a peer's products, softmax and steps of a GPT. */
+export async function measureChoice(
+  report: PeerReport,
+  measure: {
+    readonly matmul: Measurement<number>;
+    readonly softmax: Measurement<number>;
+    readonly gpt: Measurement<GptShape>;
+  },
+): Promise<void> {
+  const { sizes, gpt } = readChoice();
+  for (const n of sizes) {
+    await report.row("matmul nn", `M=${n} N=${n} K=${n}`, measure.matmul(n));
+    await report.row("softmax forward", `rows=${n} columns=${n}`, measure.softmax(n));
+  }
+  for (const shape of gpt) {
+    const { name, batch, length } = shape;
+    const row = `full gpt-${name} ${batch}x${length}`;
+    await report.row(row, `batch=${batch} length=${length}`, measure.gpt(shape));
   }
 }
 

@@ -10,14 +10,15 @@ import {
   causalMask,
   gptParameters,
   type GptShape,
+  measureChoice,
   oneHot,
   PeerReport,
   randomIds,
   randomNumbers,
-  readChoice,
   sample,
   shapeOf,
   stepRow,
+  versionOf,
 } from "./common.ts";
 
 // The package is installed where run.ts puts this file.
@@ -148,16 +149,7 @@ const report = new PeerReport();
 const devices: string[] = await jax.init();
 if (devices.includes("webgpu")) {
   jax.defaultDevice("webgpu");
-  const { sizes, gpt } = readChoice();
-  for (const n of sizes) {
-    await report.row("matmul nn", `M=${n} N=${n} K=${n}`, measureMatmul(n));
-    await report.row("softmax forward", `rows=${n} columns=${n}`, measureSoftmax(n));
-  }
-  for (const shape of gpt) {
-    const { batch, length } = shape;
-    const name = `full gpt-${shape.name} ${batch}x${length}`;
-    await report.row(name, `batch=${batch} length=${length}`, measureGpt(shape));
-  }
+  await measureChoice(report, { matmul: measureMatmul, softmax: measureSoftmax, gpt: measureGpt });
 } else report.skip("jax-js", `it has only the devices ${devices.join(", ")}`);
-report.print(await adapterName(), { "jax-js": "0.1.25" });
+report.print(await adapterName(), { "jax-js": versionOf(PACKAGE) });
 Deno.exit();

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { PeerReport, randomIds, readChoice, sample } from "./common.ts";
+import { PeerReport, randomIds, readChoice, sample, versionOf } from "./common.ts";
 
 // The package is installed where run.ts puts this file.
 const PACKAGE = "node-llama-cpp";
@@ -41,11 +41,13 @@ async function repeated(run: () => Promise<void>) {
 
 const report = new PeerReport();
 let adapter = "none";
+const versions: Record<string, string> = { [PACKAGE]: versionOf(PACKAGE) };
 try {
   const { getLlama } = await import(PACKAGE);
   const llama = await getLlama({ build: "never", gpu: "auto", logLevel: "error" });
   const names: string[] = llama.gpu ? await llama.getGpuDeviceNames() : [];
-  adapter = names[0] ? `${names[0]} (${llama.gpu})` : "CPU";
+  adapter = names[0] ?? "CPU";
+  versions.backend = names[0] ? llama.gpu : "cpu";
   const { model: modelPath, answer } = readChoice();
   const model = await llama.loadModel({ modelPath });
   const context = await model.createContext({ contextSize: 1024, batchSize: PREFILL });
@@ -69,5 +71,5 @@ try {
 } catch (error) {
   report.skip("llama.cpp", error);
 }
-report.print(adapter, { "node-llama-cpp": "3.22.1" });
+report.print(adapter, versions);
 Deno.exit();

@@ -9,10 +9,10 @@ import {
   causalMask,
   gptParameters,
   type GptShape,
+  measureChoice,
   PeerReport,
   randomIds,
   randomNumbers,
-  readChoice,
   sample,
   shapeOf,
   stepRow,
@@ -133,16 +133,7 @@ function measureGpt(shape: GptShape) {
 const report = new PeerReport();
 if (await tf.setBackend("webgpu").catch(() => false)) {
   await tf.ready();
-  const { sizes, gpt } = readChoice();
-  for (const n of sizes) {
-    await report.row("matmul nn", `M=${n} N=${n} K=${n}`, measureMatmul(n));
-    await report.row("softmax forward", `rows=${n} columns=${n}`, measureSoftmax(n));
-  }
-  for (const shape of gpt) {
-    const { batch, length } = shape;
-    const name = `full gpt-${shape.name} ${batch}x${length}`;
-    await report.row(name, `batch=${batch} length=${length}`, measureGpt(shape));
-  }
+  await measureChoice(report, { matmul: measureMatmul, softmax: measureSoftmax, gpt: measureGpt });
 } else report.skip("tfjs", "its WebGPU backend does not start");
 report.print(await adapterName(), { tfjs: tf.version.tfjs });
 Deno.exit();

@@ -303,8 +303,11 @@ def main():
     choice = parser.parse_args()
     rows = [{"name": name, "shape": shape} for name, shape in DEFAULT_ROWS]
     if choice.rows:
-        with open(choice.rows, encoding="utf-8") as file:
-            rows = json.load(file)["results"]
+        try:
+            with open(choice.rows, encoding="utf-8") as file:
+                rows = json.load(file)["results"]
+        except (OSError, ValueError, KeyError, TypeError) as fault:
+            parser.error(f"found {choice.rows}, wanted a file that nibble bench --json FILE wrote: {fault}")
     report = {"adapter": {"name": "none"}, "versions": {"python": platform.python_version()}}
     try:
         import torch

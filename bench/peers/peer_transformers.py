@@ -225,6 +225,8 @@ def main():
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     choice = parser.parse_args()
     chosen = [work for work in WORKS if choice.filter in work[0]]
+    if not chosen:
+        parser.error(f"found {choice.filter!r}, wanted a part of {', '.join(work[0] for work in WORKS)}")
     versions = {"python": platform.python_version(), "dtype": choice.dtype}
     if choice.plain:
         versions["base"] = f"{choice.dtype}, not quantized"

@@ -11,6 +11,8 @@
  *
  * @module
  */
+import { readFault } from "../../train/files/input.ts";
+import { readChoice } from "./common.ts";
 import { writeSmolLm2 } from "./write_gguf.ts";
 
 /** A peer: a script of this folder, and what must be installed for it. */
@@ -47,6 +49,17 @@ export const PEERS: Readonly<Record<string, Peer>> = {
 interface Outcome {
   readonly fault: string | null;
   readonly stdout: string;
+  /** Its exit code; null where it is not there. */
+  readonly code: number | null;
+}
+
+/** What Python's argparse ends with where its arguments are wrong. */
+const WRONG_ARGUMENTS = 2;
+
+/** The line of a failed command's words that says why: Deno puts a stack behind it, Python before it. */
+function reasonIn(stderr: string): string {
+  const lines = stderr.trim().split("\n");
+  return lines.find((line) => line.startsWith("error: ")) ?? lines.at(-1)!;
 }
 
 async function run(
@@ -60,11 +73,11 @@ async function run(
       ...options,
     }).output();
     const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-    const last = err.trim().split("\n").at(-1);
-    return { fault: code === 0 ? null : `${command} ended with ${code}: ${last}`, stdout: out };
+    const fault = code === 0 ? null : `${command} ended with ${code}: ${reasonIn(err)}`;
+    return { fault, stdout: out, code };
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
-    return { fault: `${command} is not installed`, stdout: "" };
+    return { fault: `${command} is not installed`, stdout: "", code: null };
   }
 }
 
@@ -85,7 +98,19 @@ async function install(folder: string, packages: Record<string, string>): Promis
   return (await run(Deno.execPath(), deno, { cwd: folder })).fault && byNpm.fault;
 }
 
+async function realPath(model: string): Promise<string> {
+  try {
+    return await Deno.realPath(model);
+  } catch (error) {
+    throw readFault(model, "the model", error);
+  }
+}
+
 async function runNpmPeer(name: string, peer: Peer, args: readonly string[]): Promise<string> {
+  const { model } = readChoice(args);
+  const given = [...args];
+  // The script runs in a folder of its own.
+  if (model !== undefined) given[args.indexOf("--model") + 1] = await realPath(model);
   const folder = await Deno.makeTempDir({ prefix: "nibble-peer-" });
   try {
     const fault = await install(folder, peer.packages!);
@@ -93,8 +118,7 @@ async function runNpmPeer(name: string, peer: Peer, args: readonly string[]): Pr
     for (const file of ["common.ts", peer.script]) {
       await Deno.copyFile(new URL(file, import.meta.url), `${folder}/${file}`);
     }
-    const given = [...args];
-    if (peer.readsGguf && !given.includes("--model")) {
+    if (peer.readsGguf && model === undefined) {
       await writeSmolLm2(`${folder}/smollm2.gguf`);
       given.push("--model", "smollm2.gguf");
     }
@@ -116,7 +140,8 @@ async function runNpmPeer(name: string, peer: Peer, args: readonly string[]): Pr
  * @param name its name in `PEERS`
  * @param args what its script is called with
  * @returns its report, as JSON
- * @throws {RangeError} if there is no such peer
+ * @throws {RangeError} if there is no such peer, or it takes no such arguments
+ * @throws {Error} if a file that they name is not there
  */
 export async function runPeer(name: string, args: readonly string[]): Promise<string> {
   const peer = Object.hasOwn(PEERS, name) ? PEERS[name] : null;
@@ -127,10 +152,19 @@ export async function runPeer(name: string, args: readonly string[]): Promise<st
   if (peer.packages) return await runNpmPeer(name, peer, args);
   const script = new URL(peer.script, import.meta.url).pathname;
   const made = await run("python3", [script, ...args]);
+  if (made.code === WRONG_ARGUMENTS) {
+    throw new RangeError(`Cannot run the peer "${name}": ${made.fault!.split(/error: /).at(-1)}`);
+  }
   return made.fault === null ? made.stdout : skipped(name, made.fault);
 }
 
 if (import.meta.main) {
   const [name = "", ...args] = Deno.args;
-  Deno.stdout.writeSync(new TextEncoder().encode(await runPeer(name, args)));
+  const bytes = (text: string) => new TextEncoder().encode(`${text.trimEnd()}\n`);
+  try {
+    Deno.stdout.writeSync(bytes(await runPeer(name, args)));
+  } catch (error) {
+    Deno.stderr.writeSync(bytes(`error: ${(error as Error).message}`));
+    Deno.exit(1);
+  }
 }

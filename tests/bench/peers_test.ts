@@ -12,7 +12,7 @@ import { PEERS, runPeer } from "../../bench/peers/run.ts";
 import { writeSmolLm2 } from "../../bench/peers/write_gguf.ts";
 import { readReport } from "../../bench/report.ts";
 import { loadModel } from "../../train/models/load.ts";
-import { assert, assertEquals, assertRejects } from "../assert.ts";
+import { assert, assertEquals, assertMatch, assertRejects } from "../assert.ts";
 import { device } from "../device.ts";
 
 Deno.test("a peer's report is one that --compare reads, and tells what is missing and why", async () => {
@@ -30,11 +30,37 @@ Deno.test("a peer's report is one that --compare reads, and tells what is missin
   } finally {
     await Deno.remove(file);
   }
-  await assertRejects(
-    () => runPeer("jax", []),
-    RangeError,
-    'Cannot run the peer "jax": wanted one of jax-js, tfjs, llama.cpp, torch, transformers',
-  );
+});
+
+Deno.test("a peer's wrong arguments are one line, and nothing is installed for them", async () => {
+  const file = await Deno.makeTempFile({ suffix: ".json" });
+  try {
+    for (
+      const [[name, ...args], fault] of [
+        [["jax"], 'Cannot run the peer "jax": wanted one of jax-js, tfjs, llama.cpp, torch, '],
+        [["jax-js", "--gpt", "d65"], 'Cannot read --gpt: found "d65", wanted some of d64, d512'],
+        [["tfjs", "--sizes", "8,x"], 'Cannot read --sizes: found "x", wanted a whole number ≥ 1'],
+        [["tfjs", "--size", "8"], 'Cannot read "--size": wanted one of --sizes, --gpt, --model, '],
+        [["tfjs", "--sizes"], "Cannot read --sizes: its value is missing"],
+        [["llama.cpp", "--model", "no.gguf"], 'Cannot read the model "no.gguf": there is no such'],
+        [["torch", "--rows", file], `Cannot run the peer "torch": found ${file}, wanted a file`],
+        [
+          ["transformers", "--filter", "zebra"],
+          "Cannot run the peer \"transformers\": found 'zebra', ",
+        ],
+      ]
+    ) {
+      await assertRejects(() => runPeer(name as string, args), Error, fault as string);
+    }
+  } finally {
+    await Deno.remove(file);
+  }
+  const script = new URL("../../bench/peers/run.ts", import.meta.url).pathname;
+  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", script],
+  }).output();
+  assertEquals(code, 1);
+  assertMatch(new TextDecoder().decode(stderr), /^error: Cannot run the peer "": .*\n$/);
 });
 
 Deno.test("a peer that cannot be installed is skipped", async () => {
@@ -55,7 +81,7 @@ Deno.test("a peer that cannot be installed is skipped", async () => {
 });
 
 Deno.test("peers train the GPT that nibble trains", () => {
-  const { sizes, gpt: [shape], answer } = readChoice();
+  const { sizes, gpt: [shape], answer } = readChoice([]);
   assertEquals([sizes, shape.name, answer], [[512], "d64", 256]);
   const parameters = gptParameters(shape);
   let total = 0;
