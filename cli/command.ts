@@ -5,6 +5,7 @@
  */
 import { Command as Parser, CommanderError } from "commander";
 import type { z } from "zod";
+import { nameFlags } from "./flag_words.ts";
 import {
   addFlags,
   describeOptions,
@@ -81,7 +82,21 @@ export function readArguments(command: Command, args: readonly string[]): Readin
     config,
     positionals: command.positionals,
   }, (values, check) => command.check?.(values, check));
-  return { kind: "run", run: () => command.run(values) };
+  return { kind: "run", run: () => runCommand(command, values, options) };
+}
+
+/** Runs a command. What goes wrong is said in flags, as its user typed them. */
+async function runCommand(
+  command: Command,
+  values: unknown,
+  options: readonly OptionInfo[],
+): Promise<void> {
+  try {
+    await command.run(values);
+  } catch (error) {
+    nameFlags(error, options);
+    throw error;
+  }
 }
 
 function makeParser(

@@ -49,7 +49,7 @@ export function checkOptions(
   }
   if (quantize !== undefined && dequantize) {
     throw new TypeError(
-      `Cannot load with quantize: "${quantize}" and with dequantize, which keeps weights plain: leave one of them out`,
+      `Cannot load with quantize: "${quantize}" and dequantize: true, which keeps weights plain: leave one of them out`,
     );
   }
   if (doubleQuant && isInteger(quantize)) {
