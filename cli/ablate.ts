@@ -7,10 +7,20 @@ import { type Example, readJsonl, readText } from "../train/data/dataset.ts";
 import { loadTokenizer } from "../train/files/tokenizer.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { choose, embedded } from "./embedded.ts";
+import { FIELD_OPTIONS } from "./field_options.ts";
+import { LateBar } from "./late_bar.ts";
 import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { integerList, jsonSwitch, textSets } from "./options.ts";
-import { bytes, duration, percent, printJson, printLine, significant, table } from "./print.ts";
-import { type Progress, progress } from "./progress.ts";
+import {
+  bytes,
+  duration,
+  grouped,
+  percent,
+  printJson,
+  printLine,
+  significant,
+  table,
+} from "./print.ts";
 import { LORA_OPTIONS, TRAINING_OPTIONS } from "./train_options.ts";
 
 /** How the embedded model is loaded and trained, where the options leave it open. */
@@ -68,10 +78,7 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
     group: DATA,
   }),
-  promptField: z.string().min(1).default("prompt")
-    .meta({ description: "the prompt's key in JSONL", group: DATA }),
-  answerField: z.string().min(1).default("answer")
-    .meta({ description: "the answer's key in JSONL", group: DATA }),
+  ...FIELD_OPTIONS,
   examples: z.int().min(1).default(1000)
     .meta({ description: "train on so many of them, chosen at random", group: DATA }),
   testExamples: z.int().min(1).default(500)
@@ -116,24 +123,20 @@ async function chooseFrom(
 
 /** One bar over the steps of all runs. How many there will be is known from the first run on. */
 class AblationBar implements Disposable {
-  readonly #json: boolean;
-  #bar: Progress | null = null;
+  readonly #bar: LateBar;
   #total = 0;
   #accuracy: string | undefined;
 
   constructor(json: boolean) {
-    this.#json = json;
+    this.#bar = new LateBar({ label: "Ablating, step", json });
   }
 
   readonly update = (told: AblationProgress): void => {
     const { run, runs, r, modules, seed, step, steps, loss, tokensPerSecond } = told;
-    if (!this.#bar) {
-      this.#total = runs * steps;
-      this.#bar = progress({ total: this.#total, label: "Ablating, step", json: this.#json });
-    }
+    this.#total ||= runs * steps;
     // Another seed may pack its batches into a step more or less.
-    const done = Math.min(this.#total, (run - 1) * (this.#total / runs) + Math.min(step, steps));
-    this.#bar.update(Math.round(done), {
+    const done = (run - 1) * (this.#total / runs) + Math.min(step, steps);
+    this.#bar.update(Math.round(Math.min(this.#total, done)), this.#total, {
       loss,
       tokensPerSecond: tokensPerSecond || undefined,
       run: `${run}/${runs} (r ${r}, ${modules}, seed ${seed})`,
@@ -145,8 +148,12 @@ class AblationBar implements Disposable {
     this.#accuracy = percent(accuracy);
   }
 
+  stop(): void {
+    this.#bar.stop();
+  }
+
   [Symbol.dispose](): void {
-    this.#bar?.stop();
+    this.stop();
   }
 }
 
@@ -165,7 +172,7 @@ function showTable(summary: readonly AblationSummary[]): string {
     row.r,
     spread(row.accuracy, (share) => (100 * share).toFixed(1)),
     spread(row.perplexity, significant),
-    row.trainable.toLocaleString("en-US"),
+    grouped(row.trainable),
     bytes(row.adapterBytes),
     duration(row.seconds),
     mark(row),
@@ -199,9 +206,9 @@ function showResult(found: Ablation): void {
   const { train, test } = found.examples;
   printLine(
     `Means ± sample standard deviations over seeds; accuracy on ${
-      test.toLocaleString("en-US")
+      grouped(test)
     } examples after training on ${
-      train.toLocaleString("en-US")
+      grouped(train)
     }; perplexity on the ${found.perplexityOf}; time is training alone`,
   );
   printLine(advice(found.summary));
@@ -231,11 +238,10 @@ async function runAblation(options: AblateChoice): Promise<void> {
     : (await loadTokenizer(model)).encode((await readText(text)).text);
   using device = await openDevice();
   say(`${device.adapter.name} (${device.adapter.type})`);
-  const count = (number: number) => number.toLocaleString("en-US");
   say(
     `${model}: ${seeds} seeds of each of ${ranks.length} ranks on ${modules.length} sets of modules; ` +
-      `${count(trainSet.chosen.length)} of ${count(trainSet.of)} examples to train on, ` +
-      `${count(testSet.chosen.length)} of ${count(testSet.of)} to test`,
+      `${grouped(trainSet.chosen.length)} of ${grouped(trainSet.of)} examples to train on, ` +
+      `${grouped(testSet.chosen.length)} of ${grouped(testSet.of)} to test`,
   );
   const { steps, epochs, length, accumulation, schedule, warmup, weightDecay, maxGradNorm } =
     options;
@@ -264,7 +270,7 @@ async function runAblation(options: AblateChoice): Promise<void> {
     onProgress: bar.update,
     onRun: ({ accuracy }) => bar.finished(accuracy),
   });
-  bar[Symbol.dispose]();
+  bar.stop();
   if (json) return printJson(found);
   if (found.resumed > 0) printLine(`${found.resumed} runs were finished already, in ${out}`);
   showResult(found);

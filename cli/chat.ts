@@ -3,7 +3,7 @@ import { z } from "zod";
 import { openDevice } from "../core/device.ts";
 import { ChatSession } from "./chat_session.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { ADAPTER_OPTION, MODEL_OPTIONS, openModel } from "./model_options.ts";
+import { ADAPTER_OPTION, MODEL_OPTIONS, openModel, tokenizerOf } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { clean, paint, printError, printJson, printLine, printText } from "./print.ts";
 import { SAMPLING_OPTIONS } from "./sampling_options.ts";
@@ -50,12 +50,8 @@ async function runChat(options: z.output<typeof OPTIONS>): Promise<void> {
   const { json } = options;
   using device = await openDevice();
   const model = await openModel(device, options);
-  if (!model.tokenizer) {
-    throw new Error(
-      `Cannot chat: there is no tokenizer.json in "${options.model}"; put the model's own there`,
-    );
-  }
-  const session = new ChatSession(model, model.tokenizer, options);
+  const tokenizer = tokenizerOf(model, `chat with "${options.model}"`);
+  const session = new ChatSession(model, tokenizer, options);
   const talks = Deno.stdin.isTerminal() && !json;
   if (talks) printError("/reset forgets the conversation, /exit ends it");
   const ask = () => talks && printText(paint("bold", "> "));

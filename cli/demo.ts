@@ -14,10 +14,10 @@ import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel, type LoadOptions } from "../train/models/load.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { choose, type Embedded, embedded } from "./embedded.ts";
-import { EvaluationBar } from "./evaluation_bar.ts";
+import { LateBar } from "./late_bar.ts";
 import { jsonFile } from "./options.ts";
 import { checkOut, checkOutFile } from "./out_folder.ts";
-import { bytes, duration, paint, percent, printLine, table } from "./print.ts";
+import { bytes, duration, grouped, paint, percent, printLine, table } from "./print.ts";
 import { progress } from "./progress.ts";
 
 /** What is trained, and on how much. */
@@ -81,7 +81,7 @@ function heading(text: string): void {
 }
 
 /** Loads the base in each scheme and measures it; the last one, in the fewest bits, is kept. */
-async function compareSchemes(
+async function measureBase(
   device: Device,
   files: Embedded,
   most: number,
@@ -105,7 +105,7 @@ async function compareSchemes(
   printLine(table(["weights", "size", "perplexity"], rows, { right: [1, 2] }));
   printLine(paint(
     "dim",
-    `on ${ids!.length.toLocaleString("en-US")} tokens of held-out text; embeddings stay in f32`,
+    `on ${grouped(ids!.length)} tokens of held-out text; embeddings stay in f32`,
   ));
   return { model: model!, ...found };
 }
@@ -116,7 +116,7 @@ async function measureAccuracy(
   label: string,
 ): Promise<Accuracy> {
   const sequences = tokenizeExamples(model.tokenizer!, test);
-  using bar = new EvaluationBar(label);
+  using bar = new LateBar({ label });
   return await evaluateAccuracy(model, sequences, { onProgress: bar.update });
 }
 
@@ -160,7 +160,7 @@ function printAdapter(lora: Lora, model: LanguageModel): void {
   const { r, alpha } = lora.options;
   printLine(
     `LoRA with r = ${r} and alpha = ${alpha} on ${lora.branches.size} linear layers: ` +
-      `${trainable.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} parameters ` +
+      `${grouped(trainable)} of ${grouped(total)} parameters ` +
       `are trained (${percent(trainable / total)})`,
   );
 }
@@ -188,15 +188,15 @@ async function runDemo({ recipe: name, seed, out, json }: DemoChoice): Promise<v
   const files = await embedded();
 
   heading("The base model, in three precisions");
-  const { model, perplexity, bytes: sizes } = await compareSchemes(device, files, recipe.heldout);
+  const { model, perplexity, bytes: sizes } = await measureBase(device, files, recipe.heldout);
 
   heading("The task: from a definition, name the category");
   const all = await readJsonl(files.train);
   const train = choose(all, recipe.examples, seed, STREAMS.train);
   const test = choose(await readJsonl(files.test), recipe.testExamples, 0, STREAMS.test);
   printLine(
-    `${train.length.toLocaleString("en-US")} examples to learn from, ` +
-      `${test.length.toLocaleString("en-US")} unseen ones to be asked about`,
+    `${grouped(train.length)} examples to learn from, ` +
+      `${grouped(test.length)} unseen ones to be asked about`,
   );
   const shown = test.slice(0, SHOWN);
   const prompts = shown.map(({ prompt }) => prompt);
@@ -245,7 +245,7 @@ async function runDemo({ recipe: name, seed, out, json }: DemoChoice): Promise<v
   }
   heading(`Done in ${duration(seconds)}`);
   printLine(
-    `${Math.round(tokensPerSecond).toLocaleString("en-US")} tokens/s in training, at most ${
+    `${grouped(Math.round(tokensPerSecond))} tokens/s in training, at most ${
       bytes(peak)
     } of GPU memory`,
   );

@@ -9,10 +9,11 @@ import { evaluatePerplexity } from "../train/eval/perplexity.ts";
 import type { Tokenizer } from "../train/files/tokenizer.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { EvaluationBar } from "./evaluation_bar.ts";
+import { FIELD_OPTIONS } from "./field_options.ts";
+import { LateBar } from "./late_bar.ts";
 import { ADAPTER_OPTION, MODEL_OPTIONS, openModel, tokenizerOf } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
-import { percent, printJson, printLine } from "./print.ts";
+import { grouped, percent, printJson, printLine } from "./print.ts";
 
 const DATA = "Data";
 
@@ -34,10 +35,7 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
     group: DATA,
   }),
-  promptField: z.string().min(1).default("prompt")
-    .meta({ description: "the prompt's key (with --data)", group: DATA }),
-  answerField: z.string().min(1).default("answer")
-    .meta({ description: "the answer's key (with --data)", group: DATA }),
+  ...FIELD_OPTIONS,
   limit: z.int().min(1).optional().meta({
     description: "use only so many examples (with --text: tokens), the first ones",
     group: DATA,
@@ -53,14 +51,14 @@ async function measureText(
   { text, window = defaultWindow(model.config, "read"), limit, json }: EvalChoice,
 ): Promise<void> {
   const ids = tokenizer.encode((await readText(text!)).text).subarray(0, limit);
-  using bar = new EvaluationBar("Evaluating tokens", json);
+  using bar = new LateBar({ label: "Evaluating tokens", json });
   const result = await evaluatePerplexity(model, ids, { window, onProgress: bar.update });
-  bar[Symbol.dispose]();
+  bar.stop();
   if (json) return printJson(result);
   const { nll, tokens, perplexity } = result;
   printLine(
     `Perplexity ${perplexity.toFixed(2)}: ${(nll / tokens).toFixed(4)} nats per token over ${
-      tokens.toLocaleString("en-US")
+      grouped(tokens)
     } tokens, in windows of ${window}`,
   );
 }
@@ -73,15 +71,14 @@ async function measureData(
   const examples = await readJsonl(data!, { promptField, answerField, chat: true });
   const { contextLength: maxLength } = model.config;
   const sequences = toSequences(examples.slice(0, limit), tokenizer, maxLength);
-  using bar = new EvaluationBar("Evaluating tokens", json);
+  using bar = new LateBar({ label: "Evaluating tokens", json });
   const result = await evaluateAccuracy(model, sequences, { onProgress: bar.update });
-  bar[Symbol.dispose]();
+  bar.stop();
   const { accuracy, correct, total, nll, tokens } = result;
   if (json) return printJson({ accuracy, correct, total, nll, tokens });
-  const count = (number: number) => number.toLocaleString("en-US");
   printLine(
-    `Accuracy ${percent(accuracy)}: ${count(correct)} of ${count(total)} answers are exact. ` +
-      `${(nll / tokens).toFixed(4)} nats per token over ${count(tokens)} answer tokens`,
+    `Accuracy ${percent(accuracy)}: ${grouped(correct)} of ${grouped(total)} answers are exact. ` +
+      `${(nll / tokens).toFixed(4)} nats per token over ${grouped(tokens)} answer tokens`,
   );
 }
 

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { openDevice } from "../core/device.ts";
 import { saveGgufAdapter } from "../train/adapters/gguf_adapter.ts";
 import { lorasOn, mergeAdapter } from "../train/adapters/lora.ts";
-import { GgufFile } from "../train/files/gguf.ts";
+import { GgufFile, isGgufPath } from "../train/files/gguf.ts";
 import { saveGguf } from "../train/models/gguf_export.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { ADAPTER_OPTION, MODEL_OPTIONS, openModel } from "./model_options.ts";
@@ -81,7 +81,7 @@ const command: Command = defineCommand({
     if (adapterOnly && check.said("type")) {
       check.fault("--type is of a model's matrices; an adapter alone is written in f32");
     }
-    if (!/\.gguf$/i.test(out)) {
+    if (!isGgufPath(out)) {
       check.fault("--out must end in .gguf, by which llama.cpp and nibble know such files");
     }
   },

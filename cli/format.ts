@@ -23,6 +23,11 @@ export function count(value: number): string {
   return bytes(value).replace(/B$/, "").replace("G", "B").trim();
 }
 
+/** `1234567` as `1,234,567`. */
+export function grouped(value: number): string {
+  return value.toLocaleString("en-US");
+}
+
 /** A share from 0 to 1 as `12.3 %`; a small share keeps two digits. */
 export function percent(share: number): string {
   const value = share * 100;

@@ -6,7 +6,7 @@ import { answerText, generateTokens, promptTokens } from "../train/eval/generate
 import type { Tokenizer } from "../train/files/tokenizer.ts";
 import { chatEnds } from "./chat_session.ts";
 import { type Command, defineCommand } from "./command.ts";
-import { ADAPTER_OPTION, MODEL_OPTIONS, openModel } from "./model_options.ts";
+import { ADAPTER_OPTION, MODEL_OPTIONS, openModel, tokenizerOf } from "./model_options.ts";
 import { jsonSwitch } from "./options.ts";
 import { clean, duration, paint, printError, printJson, printLine, significant } from "./print.ts";
 import { progress } from "./progress.ts";
@@ -73,12 +73,7 @@ const generate: Command = defineCommand({
     const prompts = [...options.prompt, ...fromFile];
     using device = await openDevice();
     const model = await openModel(device, options);
-    const { tokenizer } = model;
-    if (!tokenizer) {
-      throw new Error(
-        `Cannot generate text: there is no tokenizer.json in "${options.model}"; put the model's own there`,
-      );
-    }
+    const tokenizer = tokenizerOf(model, `generate text with "${options.model}"`);
     const ids = prompts.map((prompt) => tokensOf(tokenizer, prompt, chat));
     const start = performance.now();
     const settings = { maxNewTokens, temperature, topK, topP, seed, batchSize };

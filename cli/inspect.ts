@@ -1,6 +1,6 @@
 /** `nibble inspect`: what a safetensors or GGUF file or a model folder holds. */
 import { z } from "zod";
-import { GgufFile } from "../train/files/gguf.ts";
+import { GgufFile, isGgufPath } from "../train/files/gguf.ts";
 import {
   openCheckpoint,
   SafetensorsFile,
@@ -12,7 +12,7 @@ import { type Command, defineCommand } from "./command.ts";
 import { modelFolder } from "./model_options.ts";
 import { printNumberTypes } from "./number_types.ts";
 import { jsonSwitch } from "./options.ts";
-import { bytes, count, percent, printJson, printLine, table } from "./print.ts";
+import { bytes, count, grouped, percent, printJson, printLine, table } from "./print.ts";
 import { printWeightShapes, quantizedIn, weightShapesOf } from "./weight_shapes.ts";
 
 /** What all tensors of one dtype take together. */
@@ -61,7 +61,7 @@ async function openTensors(path: string): Promise<TensorSource> {
       `Cannot inspect ${path}: ${found}; wanted a safetensors or GGUF file or a model folder`,
     );
   }
-  if (!isFolder && /\.gguf$/i.test(path)) return await GgufFile.open(path);
+  if (!isFolder && isGgufPath(path)) return await GgufFile.open(path);
   if (!isFolder) return await SafetensorsFile.open(path);
   const names = new Set(Array.from(Deno.readDirSync(path), (entry) => entry.name));
   const isModel = names.has("model.safetensors") || names.has("model.safetensors.index.json");
@@ -154,11 +154,6 @@ function printInventory({ path, tensors, totals, parameters, bytes: all }: Inven
 function addedBy({ tensors }: Inventory): number {
   return tensors.filter(({ name }) => name.includes(".lora_"))
     .reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-}
-
-/** `1234567` as `1,234,567`. */
-function grouped(value: number): string {
-  return value.toLocaleString("en-US");
 }
 
 const inspect: Command = defineCommand({

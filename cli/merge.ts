@@ -5,6 +5,7 @@ import { openDevice } from "../core/device.ts";
 import { type Tensor, tensor } from "../core/tensor.ts";
 import { mergeAdapterFourBit, type MergeError } from "../train/adapters/merge_four_bit.ts";
 import { mergeAdapter } from "../train/adapters/lora.ts";
+import { lastName } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
@@ -57,7 +58,7 @@ function costOf(type: string, found: readonly MergeError[]): MergeCost {
 }
 
 function byType(found: readonly MergeError[]): MergeCost[] {
-  const types = Map.groupBy(found, ({ path }) => path.slice(path.lastIndexOf(".") + 1));
+  const types = Map.groupBy(found, ({ path }) => lastName(path));
   return [...[...types].map(([type, own]) => costOf(type, own)), costOf("all", found)];
 }
 

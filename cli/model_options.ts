@@ -8,9 +8,9 @@ import type { Device } from "../core/device.ts";
 import { loadAdapter } from "../train/adapters/peft.ts";
 import { type DownloadProgress, resolveModel } from "../train/files/hub.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
-import { loadModel, type QuantizationScheme } from "../train/models/load.ts";
+import { loadModel, type LoadOptions, type QuantizationScheme } from "../train/models/load.ts";
 import type { Tokenizer } from "../train/files/tokenizer.ts";
-import { type Progress, progress } from "./progress.ts";
+import { LateBar } from "./late_bar.ts";
 
 const GROUP = "Quantization";
 
@@ -67,30 +67,6 @@ export interface ModelChoice {
   readonly adapter?: string;
 }
 
-/** Megabytes of a download. There is no bar while nothing has to be fetched. */
-class DownloadBar implements Disposable {
-  readonly #name: string;
-  #bar: Progress | null = null;
-
-  constructor(name: string) {
-    this.#name = name;
-  }
-
-  readonly update = ({ file, done, total }: DownloadProgress): void => {
-    // On stderr: stdout is for what the command finds out.
-    this.#bar ??= progress({
-      total: Math.ceil(total / 1e6),
-      label: `Downloading ${this.#name}, MB`,
-      json: true,
-    });
-    this.#bar.update(Math.ceil(done / 1e6), { file });
-  };
-
-  [Symbol.dispose](): void {
-    this.#bar?.stop();
-  }
-}
-
 /**
  * The folder of what a user named: itself, or where its download is.
  *
@@ -98,21 +74,25 @@ class DownloadBar implements Disposable {
  * @param weights whether the weights are needed too
  */
 export async function modelFolder(name: string, weights = true): Promise<string> {
-  using bar = new DownloadBar(name);
-  return await resolveModel(name, { weights, onProgress: bar.update });
+  // On stderr: stdout is for what the command finds out. There is no bar where nothing has to be fetched.
+  using bar = new LateBar({ label: `Downloading ${name}, MB`, json: true });
+  const megabytes = (bytes: number) => Math.ceil(bytes / 1e6);
+  const onProgress = ({ file, done, total }: DownloadProgress) =>
+    bar.update(megabytes(done), megabytes(total), { file });
+  return await resolveModel(name, { weights, onProgress });
+}
+
+/** What the options say of how weights are kept. */
+export function loadOptionsOf(
+  { quantize, doubleQuant, blockSize, dequantize, weights }: Omit<ModelChoice, "model">,
+): LoadOptions {
+  return { quantize, doubleQuant, blockSize, dequantize, weights };
 }
 
 /** Loads the model that the options name, and puts the adapter on it if they name one. */
 export async function openModel(device: Device, choice: ModelChoice): Promise<LanguageModel> {
-  const { adapter, quantize, doubleQuant, blockSize, dequantize, weights } = choice;
-  const folder = await modelFolder(choice.model);
-  const model = await loadModel(device, folder, {
-    quantize,
-    doubleQuant,
-    blockSize,
-    dequantize,
-    weights,
-  });
+  const { adapter } = choice;
+  const model = await loadModel(device, await modelFolder(choice.model), loadOptionsOf(choice));
   if (adapter !== undefined) await loadAdapter(model, await modelFolder(adapter));
   return model;
 }
@@ -122,10 +102,10 @@ export async function openPlain(device: Device, name: string): Promise<LanguageM
   return await loadModel(device, await modelFolder(name), { dequantize: true, weights: "f32" });
 }
 
-/** The model's tokenizer; `what` says what it is wanted for, such as `calibrate "folder"`. */
+/** The model's tokenizer; `what` says what it is wanted for, such as `calibrate`. */
 export function tokenizerOf({ tokenizer }: LanguageModel, what: string): Tokenizer {
   if (tokenizer) return tokenizer;
   throw new TypeError(
-    `Cannot ${what}: it has no tokenizer.json, wanted the model's own tokenizer in its folder`,
+    `Cannot ${what}: the model has no tokenizer.json, wanted its own tokenizer in its folder`,
   );
 }

@@ -1,6 +1,7 @@
 /** `nibble plan`: what a model takes in memory in each scheme, and what fits, before anything is downloaded or loaded. */
 import { z } from "zod";
 import type { Json } from "../train/files/tokenizer.ts";
+import { isGgufPath } from "../train/files/gguf.ts";
 import { readJsonOf, SMALL_JSON } from "../train/files/input.ts";
 import { openGgufModel } from "../train/models/gguf.ts";
 import { type MemoryPlan, planMemory, type SchemeMemory } from "../train/quant/memory_plan.ts";
@@ -30,12 +31,10 @@ const OPTIONS = z.strictObject({
   json: jsonSwitch(),
 });
 
-const isGguf = (path: string) => /\.gguf$/i.test(path);
-
 /** The content of a model's config.json, or what a GGUF file says in its place. No weights are read. */
 async function configOf(name: string): Promise<{ config: Json; path: string }> {
-  const path = await modelFolder(name, isGguf(name));
-  if (isGguf(path)) {
+  const path = await modelFolder(name, isGgufPath(name));
+  if (isGgufPath(path)) {
     const { json: config, source } = await openGgufModel(path);
     source.close();
     return { config, path };

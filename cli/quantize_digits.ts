@@ -5,9 +5,9 @@ import { compareDigits, type DigitResult, type DigitScheme } from "../train/digi
 import type { FoldingResult } from "../train/digits/folding.ts";
 import type { DigitKind } from "../train/digits/network.ts";
 import { type Command, defineCommand } from "./command.ts";
+import { LateBar } from "./late_bar.ts";
 import { jsonSwitch } from "./options.ts";
 import { percent, printJson, printLine, table } from "./print.ts";
-import { progress } from "./progress.ts";
 
 const NETWORKS = ["mlp", "cnn"] as const satisfies readonly DigitKind[];
 
@@ -77,19 +77,15 @@ const command: Command = defineCommand({
   async run({ networks: named, seeds, epochs, qatEpochs, json }) {
     using device = await openDevice();
     const networks = [...new Set(named as DigitKind[])];
-    let bar: ReturnType<typeof progress> | undefined;
+    using bar = new LateBar({ label: "Training networks", json });
     const comparison = await compareDigits(device, {
       networks,
       seeds: Array.from({ length: seeds }, (_, seed) => seed),
       epochs,
       qatEpochs,
-      onProgress: (done, total) => {
-        if (json) return;
-        bar ??= progress({ total, label: "Training networks" });
-        bar.update(done);
-      },
+      onProgress: bar.update,
     });
-    bar?.stop();
+    bar.stop();
     if (json) return printJson({ seeds, epochs, qatEpochs, ...comparison });
     printLine(accuracies(comparison.results, networks));
     printLine(

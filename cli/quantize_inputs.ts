@@ -1,7 +1,7 @@
 /** The options of `nibble quantize` that say what becomes of the numbers that layers read. */
 import { z } from "zod";
 import { IntegerTensor } from "../kernels/quant/integer.ts";
-import { matchTargets } from "../train/adapters/targets.ts";
+import { lastNames, matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { type LinearLayer, QuantizedLinear } from "../train/nn/linear.ts";
 import type { ActivationRanges, LayerRange } from "../train/quant/activation_ranges.ts";
@@ -206,7 +206,7 @@ function isOverborne({ channels, range }: LayerRange): boolean {
 function warnOfOutliers({ layers, smoothing }: ActivationRanges, fixed: readonly string[]): void {
   const hit = fixed.filter((path) => isOverborne(layers.get(path)!));
   if (hit.length === 0) return;
-  const kinds = [...new Set(hit.map((path) => path.slice(path.lastIndexOf(".") + 1)))].join();
+  const kinds = lastNames(hit).join();
   printError(
     `Warning: in ${hit.length} of ${fixed.length} layers with static inputs (${kinds}) an outlier takes the range from all ` +
       `others: --dynamic-activations ${kinds} gives each token its own${

@@ -8,7 +8,7 @@ import { gptqLayers } from "../train/quant/gptq_layers.ts";
 import { splitLayers } from "../train/quant/outlier_layers.ts";
 import { quantizeLayers, type UniformScheme } from "../train/quant/weight_only.ts";
 import { embedded } from "./embedded.ts";
-import { WEIGHT_TYPES } from "./model_options.ts";
+import { tokenizerOf, WEIGHT_TYPES } from "./model_options.ts";
 import type { OptionCheck } from "./option_check.ts";
 import { percent, printError } from "./print.ts";
 import { progress } from "./progress.ts";
@@ -114,15 +114,11 @@ export function showMethod({ method, keep = KEEP }: MethodChoice): string {
 
 /** The text that a model is calibrated on; `what` says what for. */
 export async function calibrationText(
-  { tokenizer }: LanguageModel,
+  model: LanguageModel,
   { calibration, calibrationTokens }: MethodChoice,
   what: string,
 ): Promise<CalibrationText> {
-  if (!tokenizer) {
-    throw new TypeError(
-      `Cannot quantize ${what}: the model has no tokenizer.json, wanted its own tokenizer in its folder`,
-    );
-  }
+  const tokenizer = tokenizerOf(model, `quantize ${what}`);
   const read = calibration ?? (await embedded()).heldout;
   if (calibration === undefined) printError(DEFAULT_TEXT);
   return { ids: tokenizer.encode((await readText(read)).text).subarray(0, calibrationTokens) };

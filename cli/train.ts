@@ -15,12 +15,22 @@ import type { LanguageModel } from "../train/models/language_model.ts";
 import { loadModel, randomModel } from "../train/models/load.ts";
 import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
+import { FIELD_OPTIONS } from "./field_options.ts";
 import type { OptionCheck } from "./option_check.ts";
 import { jsonSwitch } from "./options.ts";
-import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
+import { loadOptionsOf, MODEL_OPTIONS, modelFolder, tokenizerOf } from "./model_options.ts";
 import { loraNotes } from "./lora_notes.ts";
 import { checkOut, checkOutFile, checkOutFolder } from "./out_folder.ts";
-import { bytes, curve, duration, percent, printError, printJson, printLine } from "./print.ts";
+import {
+  bytes,
+  curve,
+  duration,
+  grouped,
+  percent,
+  printError,
+  printJson,
+  printLine,
+} from "./print.ts";
 import { progress } from "./progress.ts";
 import { StepLog } from "./step_log.ts";
 import {
@@ -50,10 +60,7 @@ const OPTIONS = z.strictObject({
     placeholder: "FILE",
     group: DATA,
   }),
-  promptField: z.string().min(1).default("prompt")
-    .meta({ description: "the prompt's key in JSONL", group: DATA }),
-  answerField: z.string().min(1).default("answer")
-    .meta({ description: "the answer's key in JSONL", group: DATA }),
+  ...FIELD_OPTIONS,
   limit: z.int().min(1).optional()
     .meta({ description: "use only so many examples, the first ones", group: DATA }),
   full: z.boolean().default(false)
@@ -135,7 +142,7 @@ async function prepareModel(
   device: Device,
   options: TrainChoice,
 ): Promise<Prepared> {
-  const { full, init, quantize, doubleQuant, blockSize, dequantize, weights, seed } = options;
+  const { full, init, seed } = options;
   const folder = await modelFolder(options.model, !init);
   // PEFT looks for a revision elsewhere than in the name.
   const base = folder === options.model ? folder : options.model.replace(/@.*$/s, "");
@@ -145,14 +152,9 @@ async function prepareModel(
     model.tokenizer = await loadTokenizer(folder);
     return { model, lora: null, base };
   }
-  const trainable = full ? "all" : "none";
   const model = await loadModel(device, folder, {
-    quantize,
-    doubleQuant,
-    blockSize,
-    dequantize,
-    weights,
-    trainable,
+    ...loadOptionsOf(options),
+    trainable: full ? "all" : "none",
   });
   if (full) return { model, lora: null, base };
   const { adapter, r, alpha, dropout, targetModules, rslora: useRslora, dora: useDora } = options;
@@ -182,12 +184,7 @@ async function readData(
     const examples = await readJsonl(data, { promptField, answerField, chat: true, onUnread });
     return limit === undefined ? examples : examples.slice(0, limit);
   }
-  const { tokenizer } = model;
-  if (!tokenizer) {
-    throw new TypeError(
-      `Cannot read "${text}": there is no tokenizer.json in "${options.model}"; put the model's own there`,
-    );
-  }
+  const tokenizer = tokenizerOf(model, `read "${text}" for "${options.model}"`);
   const documents = (await readText(text!)).text.split(/\r?\n(?:[ \t]*\r?\n)+/).filter(Boolean);
   const stream = tokenStream(tokenizer, documents.slice(0, limit));
   return chunk(stream, length ?? defaultWindow(model.config, "train"));
@@ -259,10 +256,10 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   if (options.qat) await prepareFor(model, options);
   const { total, trainable } = model.count();
   say(
-    `${options.model}: ${total.toLocaleString("en-US")} parameters${
-      lora ? " with the adapter" : ""
-    }, ${bytes(model.weightBytes)}; ` +
-      `${trainable.toLocaleString("en-US")} trained (${percent(trainable / total)})`,
+    `${options.model}: ${grouped(total)} parameters${lora ? " with the adapter" : ""}, ${
+      bytes(model.weightBytes)
+    }; ` +
+      `${grouped(trainable)} trained (${percent(trainable / total)})`,
   );
   for (const note of model.notes) say(note);
   if (lora && options.adapter === undefined) { for (const note of loraNotes(lora)) say(note); }

@@ -192,7 +192,8 @@ Deno.test("commands that read a data set name the line that is wrong", async () 
 
 Deno.test("nibble train --text wants a tokenizer", async () => {
   const args = ["train", "--model", at("silent"), "--text", at("text.txt"), "--json"];
-  const message = /Cannot read "[^"]*text\.txt": there is no tokenizer\.json in "[^"]*silent"; put/;
+  const message =
+    /Cannot read "[^"]*text\.txt" for "[^"]*silent": the model has no tokenizer\.json, wanted its/;
   await assertFails(folder, [...args, "--out", at("adapter")], { code: 1, message });
 });
 

@@ -24,7 +24,7 @@ export interface TargetLimits {
 export const ALL_LINEAR = "all-linear";
 
 /** The last part of a layer's path: `q_proj`. */
-function lastName(path: string): string {
+export function lastName(path: string): string {
   return path.slice(path.lastIndexOf(".") + 1);
 }
 

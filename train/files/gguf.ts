@@ -20,6 +20,11 @@ const PIECE = 1 << 18;
 /** So many weights are a piece of `bytePieces`: a few megabytes, as many small ones would scatter over the memory. */
 const BLOCK_PIECE = 1 << 22;
 
+/** Whether a path is that of a GGUF file: by its end, as llama.cpp tells. */
+export function isGgufPath(path: string): boolean {
+  return /\.gguf$/i.test(path);
+}
+
 /** Which row of the file is a row of the result, for tensors whose rows lie in another order than wanted. */
 export type RowOrder = (row: number) => number;
 

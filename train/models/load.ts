@@ -9,6 +9,7 @@ import { sizeOf } from "../../core/shape.ts";
 import { type Tensor, tensor } from "../../core/tensor.ts";
 import { isFourBit } from "../files/bitsandbytes.ts";
 import { readConfig } from "../files/config.ts";
+import { isGgufPath } from "../files/gguf.ts";
 import { resolveModel } from "../files/hub.ts";
 import { type IntegerConfig, readIntegerConfig } from "../files/compressed_config.ts";
 import { saysFourBit } from "../files/quantization_config.ts";
@@ -150,7 +151,7 @@ export async function loadModel(
   options: LoadOptions = {},
 ): Promise<LanguageModel> {
   checkOptions(options);
-  if (/\.gguf$/i.test(folder)) return await loadGguf(device, folder, options);
+  if (isGgufPath(folder)) return await loadGguf(device, folder, options);
   folder = await resolveModel(folder);
   const { json, path } = await readConfig(folder);
   const blueprint = blueprintOf(json, path);
