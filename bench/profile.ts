@@ -113,7 +113,9 @@ export async function profile(
   body: () => void | Promise<void>,
 ): Promise<Profile> {
   if (!device.adapter.timestamps) {
-    throw new Error("Cannot profile: the adapter has no timestamps");
+    throw new Error(
+      `Cannot profile: the adapter ${device.adapter.name} has no timestamps; leave the profile out`,
+    );
   }
   const { gpu } = device;
   await device.finish();

@@ -326,7 +326,7 @@ function leavesOf(root: Tensor): Set<Tensor> {
 
 /**
  * Runs `body` and keeps only its inputs for the backward pass, which runs it a second time: less memory for more work. Gradients
- * are bit-identical to those without. Chen et al., "Training deep nets with sublinear memory cost" (arXiv 1604.06174).
+ * are bit-identical to those without, unless activations are kept in 16 bits: then the second run begins with rounded inputs. Chen et al., "Training deep nets with sublinear memory cost" (arXiv 1604.06174).
  *
  * @param body computes one tensor, the same each time: from the inputs, and from other tensors that do not change meanwhile
  * @param inputs what it computes from, at least one tensor; gradients flow into them, and into other tensors with `requiresGrad`

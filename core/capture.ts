@@ -29,7 +29,10 @@ export type StepResult = Tensor | readonly Tensor[] | Readonly<Record<string, Te
 
 /** How `capture` works. */
 export interface CaptureOptions {
-  /** `false` runs every call eagerly, for debugging; the results are bit-identical. Default `true`. */
+  /**
+   * `false` runs every call eagerly, for debugging, and keeps what `recompute` would compute again; the results are bit-identical to
+   * those of a recording that does so too. Default `true`.
+   */
   readonly replay?: boolean;
   /**
    * Whether work that does not depend on each other is put side by side, so that the adapter can run it at the same time: by default
@@ -38,7 +41,8 @@ export interface CaptureOptions {
   readonly overlap?: boolean;
   /**
    * Whether what is cheap to compute, such as a normalization, is computed again in the backward pass instead of being kept: by
-   * default on GPUs. It takes less memory and a little more time; the results are bit-identical.
+   * default on GPUs. It takes less memory and a little more time; the results are bit-identical, but with activations in "f16", of
+   * which those that are computed again are not rounded.
    */
   readonly recompute?: boolean;
   /**

@@ -39,7 +39,8 @@ export interface TrainOptions extends AdamWOptions, CaptureOptions {
   readonly readEvery?: number;
   /**
    * Gradient checkpointing: of each block only the input is kept, and the backward pass computes the rest again. A third more work
-   * for a fraction of the memory; `{ keep: n }` leaves the last n blocks out. The weights are the same, byte for byte.
+   * for a fraction of the memory; `{ keep: n }` leaves the last n blocks out. The weights are the same, byte for byte, but with
+   * activations in "f16", where a block is computed again from its rounded input.
    */
   readonly checkpointing?: Checkpointing;
   /**

@@ -151,3 +151,17 @@ Deno.test("benchKernels() hands over what it cannot measure, and throws it where
   const fault = "Cannot bench doubling size=100: size must be a multiple of 3";
   await assertRejects(() => benchKernels(device, options), RangeError, fault);
 });
+
+Deno.test("without timestamps the host's clock gives about the same time", async () => {
+  const own = device.adapter;
+  const cases = KERNEL_CASES.filter(({ kernel }) => kernel === "matmul nn");
+  const size = own.type === "gpu" ? 2048 : 256;
+  const time = async (timestamps: boolean) => {
+    Object.assign(device, { adapter: { ...own, timestamps } });
+    const [{ ms }] = await benchKernels(device, { cases, size })
+      .finally(() => Object.assign(device, { adapter: own }));
+    return ms!;
+  };
+  const [byDevice, byHost] = [await time(true), await time(false)];
+  assert(byHost > byDevice / 5 && byHost < byDevice * 5, `${byDevice} and ${byHost} ms`);
+});

@@ -8,7 +8,7 @@ import { attendByWalks, backwardByWalks } from "../../kernels/attention/walks.ts
 import { runProduct } from "../../kernels/linear/matmul.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { scale } from "../../kernels/pointwise/scale.ts";
-import { assert, assertEquals } from "../assert.ts";
+import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { device, randomTensor } from "../device.ts";
 
 const doubling = kernel(
@@ -88,6 +88,17 @@ Deno.test("attention counts half of the square, and 2.5 times as much backward",
     dispatches.reduce((sum, own) => sum + own.flops, 0)
   );
   assertEquals([there, here], [2 * 4 * 32 * 32 * 16, 2.5 * there]);
+});
+
+Deno.test("profile() says that it needs timestamps", async () => {
+  const own = device.adapter;
+  Object.assign(device, { adapter: { ...own, timestamps: false } });
+  try {
+    const fault = `the adapter ${own.name} has no timestamps; leave the profile out`;
+    await assertRejects(() => profile(device, () => {}), Error, fault);
+  } finally {
+    Object.assign(device, { adapter: own });
+  }
 });
 
 Deno.test("profile() of nothing is empty", async () => {
