@@ -22,6 +22,9 @@ export interface OptionMeta {
   aka?: readonly string[];
 }
 
+/** What options give once they were checked. */
+export type ChoiceOf<Options extends z.ZodRawShape> = z.output<z.ZodObject<Options>>;
+
 /** The types of value that a flag can carry: choices are texts or numbers out of a list, sets are lists of lists. */
 export type OptionKind = "boolean" | "integer" | "number" | "text" | "choice" | "list" | "sets";
 

@@ -10,6 +10,7 @@ import {
 import type { FourBitType } from "../kernels/quant/tables.ts";
 import type { TensorSource } from "../train/files/safetensors.ts";
 import type { OptionCheck } from "./option_check.ts";
+import type { ChoiceOf } from "./options.ts";
 import { printJson, printLine, significant, table } from "./print.ts";
 
 /** The schemes by the names that `--schemes` takes. */
@@ -75,15 +76,9 @@ export const EXPLAIN_OPTIONS = {
     .meta({ description: "numbers of a group", group: GROUP }),
 };
 
-/** What `EXPLAIN_OPTIONS` gives, and the model. */
-export interface ExplainChoice {
+/** What `EXPLAIN_OPTIONS` give, and the model. */
+export interface ExplainChoice extends ChoiceOf<typeof EXPLAIN_OPTIONS> {
   readonly model?: string;
-  readonly values?: string;
-  readonly tensor?: string;
-  readonly part?: string;
-  readonly schemes?: readonly string[];
-  readonly granularity?: readonly (typeof GRANULARITIES)[number][];
-  readonly groupSize: number;
 }
 
 /** Notes what does not go together; `writing` are keys of options that say how a model is written. */

@@ -10,7 +10,7 @@ import { type ActivationMode, quantizeActivations } from "../train/quant/quantiz
 import { loadRanges } from "../train/quant/range_file.ts";
 import { rotateLayers } from "../train/quant/rotate_layers.ts";
 import type { OptionCheck } from "./option_check.ts";
-import { textList } from "./options.ts";
+import { type ChoiceOf, textList } from "./options.ts";
 import { printError } from "./print.ts";
 import { progress } from "./progress.ts";
 import { calibrationText, type MethodChoice } from "./quantize_method.ts";
@@ -50,13 +50,10 @@ export const INPUT_OPTIONS = {
 };
 
 /** What `INPUT_OPTIONS` give, beside the options that they must fit. */
-export interface InputChoice extends MethodChoice, Pick<RangeChoice, "range" | "per"> {
-  readonly activations?: "dynamic" | "static" | "rotated";
-  readonly smooth?: number;
-  readonly ranges?: string;
-  readonly keepActivations?: readonly string[];
-  readonly dynamicActivations?: readonly string[];
-}
+export type InputChoice =
+  & ChoiceOf<typeof INPUT_OPTIONS>
+  & MethodChoice
+  & Pick<RangeChoice, "range" | "per">;
 
 /** Whether a text is read for the ranges of inputs. */
 export function readsText({ activations, smooth, ranges }: InputChoice): boolean {

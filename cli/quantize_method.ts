@@ -10,6 +10,7 @@ import { quantizeLayers, type UniformScheme } from "../train/quant/weight_only.t
 import { embedded } from "./embedded.ts";
 import { tokenizerOf, WEIGHT_TYPES } from "./model_options.ts";
 import type { OptionCheck } from "./option_check.ts";
+import type { ChoiceOf } from "./options.ts";
 import { percent, printError } from "./print.ts";
 import { progress } from "./progress.ts";
 
@@ -47,12 +48,8 @@ export const METHOD_OPTIONS = {
     .meta({ description: "how many tokens of it are read at most", group: GROUP }),
 };
 
-/** What `METHOD_OPTIONS` give, and the type that they must fit. */
-export interface MethodChoice {
-  readonly method: (typeof METHODS)[number];
-  readonly keep?: number;
-  readonly calibration?: string;
-  readonly calibrationTokens: number;
+/** What `METHOD_OPTIONS` give, and what that must fit. */
+export interface MethodChoice extends ChoiceOf<typeof METHOD_OPTIONS> {
   readonly quantize: (typeof WEIGHT_TYPES)[number];
   readonly doubleQuant: boolean;
   readonly policy?: string;

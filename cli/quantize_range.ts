@@ -1,10 +1,11 @@
 /** The options of `nibble quantize` that say how a range of weights becomes a scale, and who shares one. */
 import { z } from "zod";
 import type { IntegerType } from "../kernels/quant/integer.ts";
-import { INTEGER_RANGES, type IntegerRange } from "../kernels/quant/integer_range.ts";
+import { INTEGER_RANGES } from "../kernels/quant/integer_range.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { quantizeLayers } from "../train/quant/weight_only.ts";
 import type { OptionCheck } from "./option_check.ts";
+import type { ChoiceOf } from "./options.ts";
 
 const GROUP = "Choosing integers";
 
@@ -23,9 +24,7 @@ export const RANGE_OPTIONS = {
 };
 
 /** What `RANGE_OPTIONS` give, and what they must fit. */
-export interface RangeChoice {
-  readonly range?: IntegerRange;
-  readonly per?: "channel" | "tensor";
+export interface RangeChoice extends ChoiceOf<typeof RANGE_OPTIONS> {
   readonly method: string;
   readonly quantize: string;
   readonly blockSize?: number;

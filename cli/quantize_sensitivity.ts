@@ -9,6 +9,7 @@ import {
   type Sensitivity,
   type Shift,
 } from "../train/eval/sensitivity.ts";
+import type { Tokenizer } from "../train/files/tokenizer.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import type { Chosen } from "../train/quant/choose_bits.ts";
 import { parseScheme, savePolicy } from "../train/quant/policy.ts";
@@ -66,6 +67,8 @@ const OPTIONS = z.strictObject({
   }),
   json: jsonSwitch(),
 });
+
+type SensitivityChoice = z.output<typeof OPTIONS>;
 
 /** Throws if no choice can be within the budget, before minutes of work, and not behind it. */
 function checkBudget(model: LanguageModel, budget: string, schemes: readonly string[]): void {
@@ -153,6 +156,88 @@ function printChecked(checked: readonly Checked[]): void {
   }`);
 }
 
+/** The text that is measured, and the one on which the choice is checked, if it is. */
+interface Texts {
+  readonly ids: Int32Array;
+  readonly others: Int32Array | null;
+}
+
+/** Reads them. Throws if there is too little to check on: before minutes of work, and not behind it. */
+async function readTexts(
+  tokenizer: Tokenizer,
+  { text, check, limit }: SensitivityChoice,
+): Promise<Texts> {
+  const idsOf = async (path: string) => tokenizer.encode((await readText(path)).text);
+  const whole = await idsOf(text);
+  const others = check === undefined
+    ? null
+    : check === "rest"
+    ? whole.subarray(limit, 5 * limit)
+    : (await idsOf(check)).subarray(0, 4 * limit);
+  if (others && others.length < 2) {
+    throw new RangeError(
+      `Cannot check the choice on ${others.length} tokens: wanted at least 2; lower --limit, or give another text`,
+    );
+  }
+  return { ids: whole.subarray(0, limit), others };
+}
+
+async function measureLayers(
+  model: LanguageModel,
+  ids: Int32Array,
+  { window, places, schemes, group, others, json }: SensitivityChoice,
+): Promise<Sensitivity> {
+  const total = [...model.linearLayers()].length * schemes.length;
+  using bar = progress({ total, label: "Quantizing layers", json });
+  const onProgress = (done: number, all: number) => bar.update(Math.round(done * total / all));
+  return await measureSensitivity(model, {
+    ...{ ids, window, places, schemes, group, others, onProgress },
+  });
+}
+
+/** Compares the choice with all layers in one scheme, for each of the schemes. */
+async function checkChosen(
+  model: LanguageModel,
+  ids: Int32Array,
+  { policy }: Chosen,
+  { schemes, window, places }: SensitivityChoice,
+): Promise<Checked[]> {
+  const uniform = schemes.map((otherwise) => ({ rules: [], otherwise }));
+  const shifts = await measurePolicies(model, [policy, ...uniform], {
+    ...{ ids, window, places: 4 * places },
+  });
+  return shifts.map((own, i) => ({ scheme: ["chosen", ...schemes][i], ...own }));
+}
+
+async function runSensitivity(options: SensitivityChoice): Promise<void> {
+  const { model: name, text, budget, schemes, group, method, measure, out, json } = options;
+  await checkOutFile(out, "--out");
+  using device = await openDevice();
+  const model = await openPlain(device, name);
+  checkBudget(model, budget, schemes);
+  const { ids, others } = await readTexts(tokenizerOf(model, `measure "${name}"`), options);
+  const sensitivity = await measureLayers(model, ids, options);
+  const chosen = chooseBits(sensitivity, { ...readBudget(budget)!, method, measure });
+  if (out !== undefined) await savePolicy(out, chosen.policy);
+  const checked = others && await checkChosen(model, others, chosen, options);
+  if (json) {
+    const { choices: _, ...rest } = chosen;
+    const bitsPerWeight = 8 * chosen.bytes / sensitivity.weights;
+    return printJson({
+      ...{ model: name, text, budget, method, measure, group, tokens: ids.length },
+      sensitivity,
+      chosen: { ...rest, bitsPerWeight },
+      checked,
+    });
+  }
+  const measured = MEASURES[measure];
+  printUnits(sensitivity, chosen, schemes, measured);
+  printCurve(sensitivity, schemes.at(-1)!, measured);
+  printChoice(chosen, sensitivity.weights, measured);
+  if (checked) printChecked(checked);
+  if (out !== undefined) printLine(`Written to ${out}`);
+}
+
 const command: Command = defineCommand({
   name: "quantize sensitivity",
   summary: "Quantize one layer at a time, see what is lost, and choose bits for each within a size",
@@ -179,74 +264,6 @@ const command: Command = defineCommand({
       );
     }
   },
-  async run(options) {
-    const {
-      model: name,
-      text,
-      budget,
-      schemes,
-      group,
-      others: kept,
-      method,
-      measure,
-      limit,
-      json,
-    } = options;
-    const { window, places, check, out } = options;
-    await checkOutFile(out, "--out");
-    using device = await openDevice();
-    const model = await openPlain(device, name);
-    const tokenizer = tokenizerOf(model, `measure "${name}"`);
-    checkBudget(model, budget, schemes);
-    const idsOf = async (path: string) => tokenizer.encode((await readText(path)).text);
-    const whole = await idsOf(text);
-    const ids = whole.subarray(0, limit);
-    const others = check === undefined
-      ? null
-      : check === "rest"
-      ? whole.subarray(limit, 5 * limit)
-      : (await idsOf(check)).subarray(0, 4 * limit);
-    // Before minutes of work, and not behind it.
-    if (others && others.length < 2) {
-      throw new RangeError(
-        `Cannot check the choice on ${others.length} tokens: wanted at least 2; lower --limit, or give another text`,
-      );
-    }
-    let sensitivity: Sensitivity;
-    {
-      const total = [...model.linearLayers()].length * schemes.length;
-      using bar = progress({ total, label: "Quantizing layers", json });
-      const onProgress = (done: number, all: number) => bar.update(Math.round(done * total / all));
-      sensitivity = await measureSensitivity(model, {
-        ...{ ids, window, places, schemes, group, others: kept, onProgress },
-      });
-    }
-    const chosen = chooseBits(sensitivity, { ...readBudget(budget)!, method, measure });
-    if (out !== undefined) await savePolicy(out, chosen.policy);
-    const bitsPerWeight = 8 * chosen.bytes / sensitivity.weights;
-    let checked: Checked[] | null = null;
-    if (others) {
-      const uniform = schemes.map((otherwise) => ({ rules: [], otherwise }));
-      const shifts = await measurePolicies(model, [chosen.policy, ...uniform], {
-        ...{ ids: others, window, places: 4 * places },
-      });
-      checked = shifts.map((own, i) => ({ scheme: ["chosen", ...schemes][i], ...own }));
-    }
-    if (json) {
-      const { choices: _, ...rest } = chosen;
-      return printJson({
-        ...{ model: name, text, budget, method, measure, group, tokens: ids.length },
-        sensitivity,
-        chosen: { ...rest, bitsPerWeight },
-        checked,
-      });
-    }
-    const measured = MEASURES[measure];
-    printUnits(sensitivity, chosen, schemes, measured);
-    printCurve(sensitivity, schemes.at(-1)!, measured);
-    printChoice(chosen, sensitivity.weights, measured);
-    if (checked) printChecked(checked);
-    if (out !== undefined) printLine(`Written to ${out}`);
-  },
+  run: runSensitivity,
 });
 export default command;

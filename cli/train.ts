@@ -10,8 +10,8 @@ import { readJsonl, readText, tokenStream } from "../train/data/dataset.ts";
 import { defaultWindow } from "../train/data/windows.ts";
 import { readConfig } from "../train/files/config.ts";
 import { loadTokenizer } from "../train/files/tokenizer.ts";
-import { Trainer, type TrainProgress } from "../train/loop.ts";
-import type { LanguageModel } from "../train/models/language_model.ts";
+import { Trainer, type TrainMemory, type TrainProgress } from "../train/loop.ts";
+import type { LanguageModel, ParameterCount } from "../train/models/language_model.ts";
 import { loadModel, randomModel } from "../train/models/load.ts";
 import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
@@ -128,6 +128,9 @@ function checkChoice(choice: TrainChoice, check: OptionCheck<keyof TrainChoice>)
   checkUse(choice, check);
 }
 
+/** Prints where stdout is for people. */
+type Say = (line: string) => void;
+
 /** A model to train. */
 interface Prepared {
   readonly model: LanguageModel;
@@ -175,7 +178,7 @@ async function prepareModel(
 async function readData(
   model: LanguageModel,
   options: TrainChoice,
-  say: (text: string) => void,
+  say: Say,
 ): Promise<Dataset> {
   const { data, text, promptField, answerField, limit, length } = options;
   if (data !== undefined) {
@@ -201,7 +204,7 @@ async function runSteps(
   trainer: Trainer,
   log: StepLog,
   options: TrainChoice,
-  { start, say }: { start: number; say: (text: string) => void },
+  { start, say }: { start: number; say: Say },
 ): Promise<{ told: TrainProgress[]; traced: Traced | null }> {
   const { checkpoint, checkpointEvery, json } = options;
   const told: TrainProgress[] = [];
@@ -242,64 +245,94 @@ async function isThere(path: string): Promise<boolean> {
   }
 }
 
-async function trainAndSave(options: TrainChoice): Promise<void> {
-  const { full, out, json, checkpoint, dtype, beta1, beta2, keepBlocks: keep } = options;
-  const kind = full || options.qat ? "model" : "adapter";
-  await checkOut(out, kind, kind === "model" && !options.init ? options.model : undefined);
-  await checkOutFile(checkpoint, "--checkpoint");
-  await checkOutFile(options.log, "--log");
-  await checkOutFolder(options.profile, "--profile");
-  const say = json ? () => {} : printLine;
-  using device = await openDevice();
-  say(`${device.adapter.name} (${device.adapter.type})`);
-  const { model, lora, base } = await prepareModel(device, options);
-  if (options.qat) await prepareFor(model, options);
-  const { total, trainable } = model.count();
+/** Says what is trained, and what is worth a second look. */
+function sayModel(
+  { model, lora }: Prepared,
+  { total, trainable }: ParameterCount,
+  options: TrainChoice,
+  say: Say,
+): void {
   say(
-    `${options.model}: ${grouped(total)} parameters${lora ? " with the adapter" : ""}, ${
-      bytes(model.weightBytes)
-    }; ` +
-      `${grouped(trainable)} trained (${percent(trainable / total)})`,
+    `${options.model}: ${grouped(total)} parameters${lora ? " with the adapter" : ""}, ` +
+      `${bytes(model.weightBytes)}; ${grouped(trainable)} trained (${percent(trainable / total)})`,
   );
   for (const note of model.notes) say(note);
-  if (lora && options.adapter === undefined) { for (const note of loraNotes(lora)) say(note); }
+  if (lora && options.adapter === undefined) loraNotes(lora).forEach(say);
+}
+
+/** Says what the run will take. */
+function sayRun(
+  trainer: Trainer,
+  memory: TrainMemory,
+  sequences: number,
+  options: TrainChoice,
+  say: Say,
+): void {
+  say(
+    `${sequences} sequences, ${trainer.steps} steps of ` +
+      `${options.accumulation * trainer.rows}×${trainer.length} tokens`,
+  );
+  const warning = observeNote(trainer.model, options, trainer.steps);
+  if (warning) printError(warning);
+  say(
+    `${bytes(memory.peak)} of GPU memory: ${bytes(memory.held)} for the model, ` +
+      `${bytes(memory.state)} for gradients and moments, ${bytes(memory.step)} for a step`,
+  );
+}
+
+/** Goes on from a checkpoint, if it is there. */
+async function resume(trainer: Trainer, log: StepLog, checkpoint: string, say: Say): Promise<void> {
+  if (!await isThere(checkpoint)) return;
+  await loadCheckpoint(trainer, checkpoint);
+  await log.resume(trainer.step);
+  say(`Going on from step ${trainer.step} of ${checkpoint}`);
+}
+
+/** Writes what was trained; what there is to say of a rounded model, or null. */
+async function save({ model, lora, base }: Prepared, options: TrainChoice): Promise<string | null> {
+  const { out, dtype } = options;
+  if (options.qat) return await saveRounded(model, out, dtype, options);
+  if (lora) await saveAdapter(lora, out, { baseModel: base });
+  else await saveModel(model, out, { dtype });
+  return null;
+}
+
+async function trainAndSave(options: TrainChoice): Promise<void> {
+  const { full, out, json, beta1, beta2, keepBlocks: keep } = options;
+  const kind = full || options.qat ? "model" : "adapter";
+  await checkOut(out, kind, kind === "model" && !options.init ? options.model : undefined);
+  await checkOutFile(options.checkpoint, "--checkpoint");
+  await checkOutFile(options.log, "--log");
+  await checkOutFolder(options.profile, "--profile");
+  const say: Say = json ? () => {} : printLine;
+  using device = await openDevice();
+  say(`${device.adapter.name} (${device.adapter.type})`);
+  const prepared = await prepareModel(device, options);
+  const { model } = prepared;
+  if (options.qat) await prepareFor(model, options);
+  const parameters = model.count();
+  sayModel(prepared, parameters, options, say);
   const dataset = await readData(model, options, say);
   const teacher = options.teacher === undefined
     ? undefined
     : await loadModel(device, await modelFolder(options.teacher));
-  const prepared = performance.now();
+  const begun = performance.now();
   using trainer = new Trainer(model, dataset, {
     ...options,
     teacher,
     betas: [beta1, beta2],
     checkpointing: options.checkpointing && { keep },
   });
-  say(
-    `${dataset.length} sequences, ${trainer.steps} steps of ` +
-      `${options.accumulation * trainer.rows}×${trainer.length} tokens`,
-  );
-  const warning = observeNote(model, options, trainer.steps);
-  if (warning) printError(warning);
   const memory = trainer.memory();
-  say(
-    `${bytes(memory.peak)} of GPU memory: ${bytes(memory.held)} for the model, ` +
-      `${bytes(memory.state)} for gradients and moments, ${bytes(memory.step)} for a step`,
-  );
+  sayRun(trainer, memory, dataset.length, options, say);
   const log = new StepLog(options.log);
-  if (checkpoint !== undefined && await isThere(checkpoint)) {
-    await loadCheckpoint(trainer, checkpoint);
-    await log.resume(trainer.step);
-    say(`Going on from step ${trainer.step} of ${checkpoint}`);
-  }
+  if (options.checkpoint !== undefined) await resume(trainer, log, options.checkpoint, say);
   const start = performance.now();
-  const { told, traced } = await runSteps(trainer, log, options, { start: prepared, say })
+  const { told, traced } = await runSteps(trainer, log, options, { start: begun, say })
     // A run that went wrong is the one whose figures are wanted.
     .finally(() => log.write());
   const seconds = (performance.now() - start) / 1000;
-  let rounded: string | null = null;
-  if (options.qat) rounded = await saveRounded(model, out, dtype, options);
-  else if (full) await saveModel(model, out, { dtype });
-  else await saveAdapter(lora!, out, { baseModel: base });
+  const rounded = await save(prepared, options);
   const losses = told.map(({ loss }) => loss);
   const last = told.at(-1);
   const result = {
@@ -310,7 +343,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
     loss: last?.loss ?? null,
     tokens: trainer.tokens,
     tokensPerSecond: last?.tokensPerSecond ?? 0,
-    parameters: { total, trainable },
+    parameters,
     peakBytes: device.memory.peak,
     memory,
   };

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import { INTEGER_RANGES, type IntegerRange } from "../kernels/quant/integer_range.ts";
+import { INTEGER_RANGES } from "../kernels/quant/integer_range.ts";
 import { matchTargets } from "../train/adapters/targets.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
 import { saveModel, type SaveModelOptions } from "../train/models/save.ts";
@@ -12,7 +12,7 @@ import { convertQat } from "../train/quant/qat_convert.ts";
 import type { QatOptions } from "../train/quant/qat_options.ts";
 import { prepareQat } from "../train/quant/qat.ts";
 import type { OptionCheck } from "./option_check.ts";
-import { textList } from "./options.ts";
+import { type ChoiceOf, textList } from "./options.ts";
 
 const GROUP = "Quantization-aware training";
 
@@ -61,17 +61,7 @@ export const QAT_OPTIONS = {
 };
 
 /** What `QAT_OPTIONS` give. */
-export interface QatChoice {
-  readonly qat?: "int8" | "int4" | "int3" | "int2";
-  readonly qatGroup?: number;
-  readonly qatPer?: "channel" | "tensor";
-  readonly qatKind?: IntegerRange;
-  readonly qatStep: "range" | "learnt";
-  readonly qatKeep?: readonly string[];
-  readonly qatActivations?: "int8" | "int4";
-  readonly qatRange: "observed" | "learnt" | "token";
-  readonly qatObserve?: number;
-}
+export type QatChoice = ChoiceOf<typeof QAT_OPTIONS>;
 
 /** The options that say how `--qat` rounds. */
 type QatKey = keyof typeof QAT_OPTIONS;
