@@ -8,6 +8,7 @@
  * @module
  */
 import type { Block } from "./pool.ts";
+import { LESS_AT_A_TIME } from "./refusal.ts";
 
 /** WGSL function `texel(texture, i)`: the four floats from element `4 i` on. */
 export const TEXEL_WGSL = `
@@ -78,7 +79,9 @@ export class Mirrors {
     const limit = this.#gpu.limits.maxTextureDimension2D;
     if (size[1] > limit) {
       throw new RangeError(
-        `Cannot mirror ${bytes} bytes as texels: this adapter's textures have at most ${limit} rows`,
+        `Cannot load ${bytes} bytes at a time: this adapter's textures have at most ${
+          limit * ROW * TEXEL_BYTES
+        }; ${LESS_AT_A_TIME}`,
       );
     }
     const texture = this.#gpu.createTexture({

@@ -2,6 +2,7 @@ import { type Device, openDevice } from "../../core/device.ts";
 import { driverCommand, installCommand } from "../../core/driver.ts";
 import { kernel } from "../../core/kernel.ts";
 import { empty, tensor, zeros } from "../../core/tensor.ts";
+import { Mirrors } from "../../core/texels.ts";
 import { uniform } from "../../core/binding.ts";
 import { add } from "../../kernels/pointwise/arithmetic.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";
@@ -22,6 +23,16 @@ Deno.test("tensor() and read() keep every type, odd sizes, and large arrays", as
   const large = Float32Array.from({ length: 20_000_001 }, (_, i) => i);
   using t = tensor(device, large);
   assertEquals(await t.read(), large);
+});
+
+Deno.test("what is larger than a texture is refused with advice", () => {
+  const gpu = { limits: { maxTextureDimension2D: 2 } } as GPUDevice;
+  const block = { id: 1, bytes: 200_000, gpu: {} as GPUBuffer, version: 0, epoch: 0 };
+  assertThrows(
+    () => new Mirrors(gpu).get(block, 0, 200_000, "f32"),
+    RangeError,
+    "Cannot load 200000 bytes at a time: this adapter's textures have at most 131072; take less at a time: a smaller batch",
+  );
 });
 
 Deno.test("tensor() refuses what it cannot hold", () => {
