@@ -8,7 +8,6 @@ import type { BenchReport, BenchRow } from "./report.ts";
 /** A row of a report, with the figures that whole steps have too. */
 type Row = BenchRow & {
   readonly tokensPerSecond?: number;
-  readonly driverBytes?: number | null;
   readonly compileMs?: number;
 };
 
@@ -54,10 +53,11 @@ function tokens(name: string, wanted: number): Figure {
   return { value, wanted, better: "more", show: whole("tok/s") };
 }
 
-function memory(name: string, wanted: number, key: "peakBytes" | "driverBytes"): Figure {
+/** What tensors held at most. */
+function memory(name: string, wanted: number): Figure {
   const value = (found: Found) => {
-    const bytes = found.own(name)?.[key];
-    return bytes === undefined || bytes === null ? null : bytes / MEBI;
+    const bytes = found.own(name)?.peakBytes;
+    return bytes === undefined ? null : bytes / MEBI;
   };
   return { value, wanted, better: "less", show: whole("MiB") };
 }
@@ -177,17 +177,17 @@ export const TARGETS: readonly Target[] = [
     "peak GPU memory of the first row: of tensors",
     "5,061 MiB (compiled 3,626)",
     FIRST,
-    [memory(FIRST, 2400, "peakBytes")],
+    [memory(FIRST, 2400)],
   ),
   endToEnd(
     "QLoRA step, Llama-2-7B shape, r 16 on all, 1×512, checkpointed",
     "885 tok/s, 5,376 MiB",
     CHECKPOINTED,
-    [tokens(CHECKPOINTED, 900), memory(CHECKPOINTED, 5376, "peakBytes")],
+    [tokens(CHECKPOINTED, 900), memory(CHECKPOINTED, 5376)],
   ),
   endToEnd("the same, r 8 on q and v, not checkpointed", "1,393 tok/s, 8,426 MiB", LARGE, [
     tokens(LARGE, 1400),
-    memory(LARGE, 8400, "peakBytes"),
+    memory(LARGE, 8400),
   ]),
   endToEnd(
     "decode, SmolLM2-135M shape, batch 1",

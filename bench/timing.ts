@@ -13,7 +13,7 @@ import {
   warmUpLonger,
   warmUpOf,
 } from "./clock.ts";
-import { encodeRecorded, record } from "./recording.ts";
+import { encodeRecorded, record, type Recording } from "./recording.ts";
 import { median } from "./spread.ts";
 
 /** How often an op is timed. */
@@ -58,6 +58,16 @@ interface Stretches {
   readonly clockMhz: number | null;
 }
 
+/** Records so many turns. */
+function recordTurns(device: Device, prepare: Prepare, turns: number): Recording {
+  const queue = prepare();
+  const recording = record(device, () => {
+    for (let turn = 0; turn < turns; turn++) queue(turn);
+  });
+  device.flush(); // what `prepare` queued
+  return recording;
+}
+
 /** One submission: warm-up, a probe of the clock, stretches of so many turns, the probe again; each between timestamps. */
 async function stretches(
   device: Device,
@@ -68,11 +78,7 @@ async function stretches(
   const warmUp = await warmUpOf(device);
   const probed = hasClock(device);
   const { encoder, watch, commands } = device.scope(() => {
-    const queue = prepare();
-    const recording = record(device, () => {
-      for (let turn = 0; turn < turns; turn++) queue(turn);
-    });
-    device.flush(); // what `prepare` queued
+    const recording = recordTurns(device, prepare, turns);
     const watch = new Stopwatch(device.gpu, tries + (probed ? 2 : 0));
     const encoder = device.gpu.createCommandEncoder();
     encodeWarmUp(device, encoder, warmUp);
@@ -109,19 +115,15 @@ async function stretchesByClock(
   const found: number[][] = [[], []];
   let commands = 0;
   for (let i = 0; i < 2 * tries; i++) {
-    const encoder = device.scope(() => {
-      const queue = prepare();
-      const recording = record(device, () => {
-        for (let turn = 0; turn < turns; turn++) queue(turn);
-      });
-      device.flush();
+    const { encoder } = device.scope(() => {
+      const recording = recordTurns(device, prepare, turns);
       commands = recording.commands.length;
       const encoder = device.gpu.createCommandEncoder();
       encodeWarmUp(device, encoder, warmUp);
       for (let part = 0; part <= i % 2; part++) encodeRecorded(encoder, recording);
       recording.release();
       return { encoder };
-    }).encoder;
+    });
     await device.finish();
     const start = performance.now();
     device.gpu.queue.submit([encoder.finish()]);

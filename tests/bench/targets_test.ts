@@ -32,7 +32,6 @@ Deno.test("targets are measured against rows that the bench has", () => {
     gbps: 1,
     tokensPerSecond: 1,
     peakBytes: 1,
-    driverBytes: 1,
   };
   const results = [
     ...KERNEL_CASES.flatMap(({ kernel, gpu }) =>
