@@ -260,14 +260,24 @@ async function measure(options: BenchChoice): Promise<void> {
   judge(found);
 }
 
+/** Prints or writes what was made of reports, but never over one: `--targets --json today.json torch.json` is soon typed. */
+async function writeMade(made: unknown, json: string | undefined): Promise<void> {
+  if (json === undefined) return;
+  if (json === "-") return printJson(made);
+  const isReport = await readReport(json).then(() => true, () => false);
+  if (isReport) {
+    throw new Error(
+      `Cannot write to "${json}": it holds results of nibble bench; name another file with --json, or give --json last`,
+    );
+  }
+  await writeWhole(json, `${JSON.stringify(made, null, 2)}\n`);
+}
+
 async function compare({ files, threshold, json }: BenchChoice): Promise<void> {
   const [before, after] = await Promise.all(files.map(readReport));
   const found = compareReports(before, after, threshold);
-  if (json !== undefined && json !== "-") {
-    await writeWhole(json, `${JSON.stringify(found, null, 2)}\n`);
-  }
-  if (json === "-") printJson(found);
-  else {
+  await writeMade(found, json);
+  if (json !== "-") {
     printOrigins(files, [before, after]);
     if (!found.isSameAdapter) {
       printLine("The adapters differ: a ratio is that of two machines as much as of two programs");
@@ -306,10 +316,8 @@ async function listTargets({ files, json }: BenchChoice): Promise<void> {
   const rows = found.map(({ work, peer, wanted, measured, isMet, command }) => {
     return { work, peer, wanted, measured, isMet, command };
   });
-  if (json !== undefined && json !== "-") {
-    await writeWhole(json, `${JSON.stringify(rows, null, 2)}\n`);
-  }
-  if (json === "-") return printJson(rows);
+  await writeMade(rows, json);
+  if (json === "-") return;
   printOrigins(files, reports);
   printLine(`\n${showTargets(found)}`);
 }

@@ -63,6 +63,10 @@ Deno.test("nibble bench --json prints nothing but JSON, and --compare reads it a
     const none = await nibble("bench", "--targets", files[1]);
     assertMatch(none.stdout, /^\| GPT training step, d 64.* \| 3\.00 ms \| {2}\| `bench/m);
     assert(none.stdout.startsWith(`${files[1]}: ${adapter.name}, nibble `), none.stdout);
+    const over = await nibble("bench", "--targets", "--json", ...files);
+    assertEquals(over.code, 1);
+    assertMatch(over.stderr, /^error: Cannot write to ".*old\.json": it holds results of nibble/);
+    assertEquals(await Deno.readTextFile(files[0]), stdout);
     const apart = await nibble("bench", "--compare", ...files);
     assertEquals(apart.code, 1);
     assertMatch(
