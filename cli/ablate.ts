@@ -5,6 +5,8 @@ import type { AblationSummary, Spread } from "../bench/ablate_report.ts";
 import { openDevice } from "../core/device.ts";
 import { type Example, readJsonl, readText } from "../train/data/dataset.ts";
 import { loadTokenizer } from "../train/files/tokenizer.ts";
+import type { TrainOptions } from "../train/loop.ts";
+import type { LoadOptions } from "../train/models/load.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { choose, embedded } from "./embedded.ts";
 import { FIELD_OPTIONS } from "./field_options.ts";
@@ -18,6 +20,7 @@ import {
   percent,
   printJson,
   printLine,
+  sayUnless,
   significant,
   table,
 } from "./print.ts";
@@ -215,21 +218,38 @@ function showResult(found: Ablation): void {
   printLine(`Every run is in ${found.files.json} and ${found.files.csv}`);
 }
 
+/** How the model is loaded: the embedded one in 4 bits, unless others are said, or none. */
+function quantizationOf(
+  { model, quantize, doubleQuant, dequantize, blockSize, weights }: AblateChoice,
+): LoadOptions {
+  const inFour = model === undefined && quantize === undefined && !dequantize;
+  return {
+    ...inFour
+      ? { ...EMBEDDED.quantization, ...doubleQuant === undefined ? {} : { doubleQuant } }
+      : { quantize, doubleQuant, dequantize },
+    ...{ blockSize, weights },
+  };
+}
+
+/** How each run is trained. */
+function trainingOf(options: AblateChoice): TrainOptions {
+  const { steps, epochs, length, accumulation, schedule, warmup, weightDecay, maxGradNorm } =
+    options;
+  const { learningRate, batchSize } = options;
+  return {
+    ...{ steps, epochs, length, accumulation, schedule, warmup, weightDecay, maxGradNorm },
+    ...options.model === undefined ? EMBEDDED.training : {},
+    ...learningRate === undefined ? {} : { learningRate },
+    ...batchSize === undefined ? {} : { batchSize },
+    betas: [options.beta1, options.beta2],
+  };
+}
+
 async function runAblation(options: AblateChoice): Promise<void> {
   const { ranks, modules, seeds, examples, testExamples, text, window, json, out } = options;
-  const say = json ? () => {} : printLine;
+  const say = sayUnless(json);
   const own = await embedded();
   const { data = own.train, test = own.test } = options;
-  const isEmbedded = options.model === undefined;
-  const training = { ...isEmbedded ? EMBEDDED.training : {} };
-  const { quantize, doubleQuant, dequantize, blockSize, weights } = options;
-  // In 4 bits, unless it is said that the embedded model shall be in others, or in none.
-  const inFour = isEmbedded && quantize === undefined && !dequantize;
-  const quantization = inFour
-    ? { ...EMBEDDED.quantization, ...doubleQuant === undefined ? {} : { doubleQuant } }
-    : { quantize, doubleQuant, dequantize };
-  if (options.learningRate !== undefined) training.learningRate = options.learningRate;
-  if (options.batchSize !== undefined) training.batchSize = options.batchSize;
   const trainSet = await chooseFrom(data, examples, STREAMS.train, options);
   const testSet = await chooseFrom(test, testExamples, STREAMS.test, options);
   const model = options.model === undefined ? own.model : await modelFolder(options.model);
@@ -243,14 +263,10 @@ async function runAblation(options: AblateChoice): Promise<void> {
       `${grouped(trainSet.chosen.length)} of ${grouped(trainSet.of)} examples to train on, ` +
       `${grouped(testSet.chosen.length)} of ${grouped(testSet.of)} to test`,
   );
-  const { steps, epochs, length, accumulation, schedule, warmup, weightDecay, maxGradNorm } =
-    options;
   using bar = new AblationBar(json);
   const found = await ablate(device, {
     model,
-    ...quantization,
-    blockSize,
-    weights,
+    ...quantizationOf(options),
     ranks,
     modules,
     seeds,
@@ -261,11 +277,7 @@ async function runAblation(options: AblateChoice): Promise<void> {
     alphaPerRank: options.alphaPerRank,
     dropout: options.dropout,
     useRslora: options.rslora,
-    training: {
-      ...{ steps, epochs, length, accumulation, schedule, warmup, weightDecay, maxGradNorm },
-      ...training,
-      betas: [options.beta1, options.beta2],
-    },
+    training: trainingOf(options),
     outDir: out,
     onProgress: bar.update,
     onRun: ({ accuracy }) => bar.finished(accuracy),

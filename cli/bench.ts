@@ -20,7 +20,7 @@ import { type Command, defineCommand } from "./command.ts";
 import type { OptionCheck } from "./option_check.ts";
 import { jsonOutput, textList } from "./options.ts";
 import { checkOutFile } from "./out_folder.ts";
-import { percent, printJson, printLine } from "./print.ts";
+import { percent, printJson, printLine, type Say } from "./print.ts";
 import { showProfile } from "./profile_table.ts";
 
 const KERNELS = [...new Set(KERNEL_CASES.map(({ kernel }) => kernel))];
@@ -136,9 +136,6 @@ function measuresKernels({ all, endToEnd }: BenchChoice): boolean {
 function measuresWorks({ all, endToEnd }: BenchChoice): boolean {
   return all || endToEnd;
 }
-
-/** Prints where stdout is for people. */
-type Say = (line: string) => void;
 
 /** What was measured so far, and what was not. */
 interface Found {

@@ -22,6 +22,14 @@ export function printLine(line = ""): void {
   write(Deno.stdout, `${line}\n`);
 }
 
+/** Tells people a line. */
+export type Say = (line: string) => void;
+
+/** How to tell people what happens: on stdout, unless that is for one JSON object. */
+export function sayUnless(json: boolean): Say {
+  return json ? () => {} : printLine;
+}
+
 /** Writes a line to stderr. */
 export function printError(line: string): void {
   write(Deno.stderr, `${line}\n`);

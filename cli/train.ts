@@ -1,24 +1,17 @@
 /** `nibble train`: fine-tunes an adapter, or all weights, and saves it. */
 import { z } from "zod";
-import { type Device, openDevice } from "../core/device.ts";
-import { addLora, type Lora } from "../train/adapters/lora.ts";
-import { loadAdapter, saveAdapter } from "../train/adapters/peft.ts";
+import { openDevice } from "../core/device.ts";
+import { saveAdapter } from "../train/adapters/peft.ts";
 import { loadCheckpoint, saveCheckpoint } from "../train/checkpoint.ts";
-import type { Dataset } from "../train/data/batches.ts";
-import { chunk } from "../train/data/packing.ts";
-import { readJsonl, readText, tokenStream } from "../train/data/dataset.ts";
-import { defaultWindow } from "../train/data/windows.ts";
-import { readConfig } from "../train/files/config.ts";
-import { loadTokenizer } from "../train/files/tokenizer.ts";
 import { Trainer, type TrainMemory, type TrainProgress } from "../train/loop.ts";
-import type { LanguageModel, ParameterCount } from "../train/models/language_model.ts";
-import { loadModel, randomModel } from "../train/models/load.ts";
+import type { ParameterCount } from "../train/models/language_model.ts";
+import { loadModel } from "../train/models/load.ts";
 import { saveModel } from "../train/models/save.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { FIELD_OPTIONS } from "./field_options.ts";
 import type { OptionCheck } from "./option_check.ts";
 import { jsonSwitch } from "./options.ts";
-import { loadOptionsOf, MODEL_OPTIONS, modelFolder, tokenizerOf } from "./model_options.ts";
+import { MODEL_OPTIONS, modelFolder } from "./model_options.ts";
 import { loraNotes } from "./lora_notes.ts";
 import { checkOut, checkOutFile, checkOutFolder } from "./out_folder.ts";
 import {
@@ -30,6 +23,8 @@ import {
   printError,
   printJson,
   printLine,
+  type Say,
+  sayUnless,
 } from "./print.ts";
 import { progress } from "./progress.ts";
 import { StepLog } from "./step_log.ts";
@@ -41,7 +36,8 @@ import {
   writeTrainTrace,
 } from "./train_profile.ts";
 import { checkQat, observeNote, prepareFor, QAT_OPTIONS, saveRounded } from "./train_qat.ts";
-import { checkUse, LORA_OPTIONS, targetsOf, TRAINING_OPTIONS } from "./train_options.ts";
+import { type Prepared, prepareModel, readData } from "./train_inputs.ts";
+import { checkUse, LORA_OPTIONS, TRAINING_OPTIONS } from "./train_options.ts";
 
 const DATA = "Data";
 
@@ -112,7 +108,8 @@ const OPTIONS = z.strictObject({
   json: jsonSwitch(),
 });
 
-type TrainChoice = z.output<typeof OPTIONS>;
+/** What the options of `nibble train` give. */
+export type TrainChoice = z.output<typeof OPTIONS>;
 
 function checkChoice(choice: TrainChoice, check: OptionCheck<keyof TrainChoice>): void {
   const { data, text, full, init, adapter, quantize } = choice;
@@ -126,71 +123,6 @@ function checkChoice(choice: TrainChoice, check: OptionCheck<keyof TrainChoice>)
   }
   checkQat(choice, check);
   checkUse(choice, check);
-}
-
-/** Prints where stdout is for people. */
-type Say = (line: string) => void;
-
-/** A model to train. */
-interface Prepared {
-  readonly model: LanguageModel;
-  /** Null where all of the model is trained. */
-  readonly lora: Lora | null;
-  /** What the adapter shall call its base: a folder, or a name of the hub. */
-  readonly base: string;
-}
-
-/** The model, ready to be trained, and the adapter unless all of it is trained. */
-async function prepareModel(
-  device: Device,
-  options: TrainChoice,
-): Promise<Prepared> {
-  const { full, init, seed } = options;
-  const folder = await modelFolder(options.model, !init);
-  // PEFT looks for a revision elsewhere than in the name.
-  const base = folder === options.model ? folder : options.model.replace(/@.*$/s, "");
-  if (init) {
-    const { json } = await readConfig(folder);
-    const model = randomModel(device, json, { seed, trainable: "all" });
-    model.tokenizer = await loadTokenizer(folder);
-    return { model, lora: null, base };
-  }
-  const model = await loadModel(device, folder, {
-    ...loadOptionsOf(options),
-    trainable: full ? "all" : "none",
-  });
-  if (full) return { model, lora: null, base };
-  const { adapter, r, alpha, dropout, targetModules, rslora: useRslora, dora: useDora } = options;
-  const lora = adapter === undefined
-    ? addLora(model, {
-      r,
-      alpha,
-      dropout,
-      targetModules: targetsOf(targetModules),
-      useRslora,
-      useDora,
-      seed,
-    })
-    : await loadAdapter(model, await modelFolder(adapter));
-  return { model, lora, base };
-}
-
-async function readData(
-  model: LanguageModel,
-  options: TrainChoice,
-  say: Say,
-): Promise<Dataset> {
-  const { data, text, promptField, answerField, limit, length } = options;
-  if (data !== undefined) {
-    const onUnread = (fields: readonly string[]) =>
-      say(`Not read of ${data}: ${fields.map((field) => JSON.stringify(field)).join(", ")}`);
-    const examples = await readJsonl(data, { promptField, answerField, chat: true, onUnread });
-    return limit === undefined ? examples : examples.slice(0, limit);
-  }
-  const tokenizer = tokenizerOf(model, `read "${text}" for "${options.model}"`);
-  const documents = (await readText(text!)).text.split(/\r?\n(?:[ \t]*\r?\n)+/).filter(Boolean);
-  const stream = tokenStream(tokenizer, documents.slice(0, limit));
-  return chunk(stream, length ?? defaultWindow(model.config, "train"));
 }
 
 /** A profiled step, and the file of its trace. */
@@ -304,7 +236,7 @@ async function trainAndSave(options: TrainChoice): Promise<void> {
   await checkOutFile(options.checkpoint, "--checkpoint");
   await checkOutFile(options.log, "--log");
   await checkOutFolder(options.profile, "--profile");
-  const say: Say = json ? () => {} : printLine;
+  const say = sayUnless(json);
   using device = await openDevice();
   say(`${device.adapter.name} (${device.adapter.type})`);
   const prepared = await prepareModel(device, options);
