@@ -6,8 +6,8 @@
  *     deno run -A bench/peers/run.ts transformers --filter qlora > transformers.json
  *     nibble bench --compare jax-js.json nibble.json
  *
- * npm packages are installed into a temporary folder, which is removed afterwards; Python's must be there. What is not there is
- * listed under `skipped`, with the reason.
+ * npm packages are installed into a temporary folder, which is removed afterwards; Python's must be there: NIBBLE_PYTHON names a
+ * Python that has them. What is missing is listed under `skipped`, with the reason.
  *
  * @module
  */
@@ -151,7 +151,7 @@ export async function runPeer(name: string, args: readonly string[]): Promise<st
   }
   if (peer.packages) return await runNpmPeer(name, peer, args);
   const script = new URL(peer.script, import.meta.url).pathname;
-  const made = await run("python3", [script, ...args]);
+  const made = await run(Deno.env.get("NIBBLE_PYTHON") || "python3", [script, ...args]);
   if (made.code === WRONG_ARGUMENTS) {
     throw new RangeError(`Cannot run the peer "${name}": ${made.fault!.split(/error: /).at(-1)}`);
   }
