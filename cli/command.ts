@@ -109,7 +109,11 @@ function makeParser(
     .exitOverride()
     .showSuggestionAfterError(false)
     .configureOutput({ writeOut: print, writeErr: () => {} })
-    .configureHelp({ showGlobalOptions: false })
+    // The descriptions say all that there is; commander would add its own words on what stands alone.
+    .configureHelp({
+      showGlobalOptions: false,
+      optionDescription: ({ description }) => description,
+    })
     .helpOption("-h, --help", "show this help");
   const usage: string[] = [];
   for (const key of command.positionals) {

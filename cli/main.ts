@@ -133,6 +133,12 @@ function isAboutPath(error: unknown): boolean {
   return [NotFound, IsADirectory, NotADirectory].some((own) => error instanceof own);
 }
 
+/** What the runtime says where an array has no room. */
+const NO_ROOM = /^(Array buffer allocation failed|Invalid (typed )?array (buffer )?length.*)$/;
+
 function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message || error.name : String(error);
+  const text = error instanceof Error ? error.message || error.name : String(error);
+  return NO_ROOM.test(text)
+    ? `Cannot go on: there is no memory for one of the arrays (${text}); choose smaller numbers`
+    : text;
 }

@@ -242,6 +242,7 @@ export function addFlags(command: Command, options: readonly OptionInfo[]): void
     if (choices.length > 0) notes.push(`choices: ${choices.join(", ")}`);
     const shown = showDefault(option);
     if (shown !== "") notes.push(`default: ${shown}`);
+    if (option.bare !== undefined && option.bare !== "-") notes.push(`alone: ${option.bare}`);
     if (option.required) notes.push("required");
     const text = [option.description, notes.length > 0 ? `(${notes.join("; ")})` : ""]
       .filter(Boolean).join(" ");

@@ -219,6 +219,7 @@ Deno.test("commands that train say what is wrong with their options", async () =
     ["ablate", 1, /found no linear layer "q_prj".*did you mean "q_proj"\?/, "--modules", "q_prj"],
     ["train", 2, /Cannot read option --r: found "0", wanted a whole number ≥ 1/, "--r", "0"],
     ["ablate", 2, /--ranks: found "0", wanted whole numbers ≥ 1/, "--ranks", "0"],
+    ["train", 1, /^error: Cannot go on: there is no memory for one of the/, "--r", "1000000000"],
     ["train", 1, /of 65 tokens: the model's context has 64 positions/, "--length", "65"],
     ["train", 2, /--full trains all weights: leave --quantize and/, "--full", "--quantize", "nf4"],
     ["train", 2, /--init draws random weights, which only --full trains/, "--init"],

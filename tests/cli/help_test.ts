@@ -25,6 +25,11 @@ for (const { name, summary, load } of COMMANDS) {
       assert(help.stdout.includes(line) && words.includes(what), line);
     }
 
+    for (const { bare } of flags) {
+      if (bare !== undefined && bare !== "-") assert(words.includes(`(alone: ${bare})`), words);
+    }
+    assert(!words.includes("preset"), words);
+
     const schema = await nibble(...name.split(" "), "--schema");
     assertEquals([schema.code, schema.stderr], [0, ""]);
     const { title, type, additionalProperties, properties } = JSON.parse(schema.stdout);
