@@ -6,7 +6,7 @@ import { toSequences } from "../train/data/batches.ts";
 import { readJsonl, readText } from "../train/data/dataset.ts";
 import { defaultWindow } from "../train/data/windows.ts";
 import type { LanguageModel } from "../train/models/language_model.ts";
-import { compareSchemes, type SchemeResult } from "../train/eval/compare_schemes.ts";
+import { compareSchemes } from "../train/eval/compare_schemes.ts";
 import { looksAtText, SCHEME_NAMES } from "../train/eval/named_schemes.ts";
 import { readPolicy } from "../train/quant/policy.ts";
 import { loadRanges } from "../train/quant/range_file.ts";
@@ -16,114 +16,9 @@ import { MODEL_OPTIONS, openPlain, tokenizerOf } from "./model_options.ts";
 import type { OptionCheck } from "./option_check.ts";
 import { jsonSwitch, textList } from "./options.ts";
 import { CALIBRATION_TOKENS, KEEP } from "./quantize_method.ts";
-import {
-  bytes,
-  percent,
-  printError,
-  printJson,
-  printLine,
-  row,
-  significant,
-  table,
-} from "./print.ts";
+import { printError, printJson, printLine } from "./print.ts";
+import { bars, errorTable, SchemeRows } from "./quantize_compare_tables.ts";
 import { isSchemeName } from "./scheme_option.ts";
-
-const COLUMNS: readonly (readonly [name: string, width: number])[] = [
-  ["scheme", 12],
-  ["perplexity", -10],
-  ["loss change", -11],
-  ["95 %", -8],
-  ["bits", -6],
-  ["size", -8],
-  ["of f32", -7],
-  ["accuracy", -8],
-  ["drop", -14],
-  ["same token", -10],
-  ["KL", -8],
-  ["tokens/s", -8],
-];
-/** As wide as the longest name of a scheme wants it. */
-const widthsFor = (schemes: Iterable<string>) => {
-  const names = [...schemes].map(({ length }) => length);
-  return COLUMNS.map(([, width], i) => i === 0 ? Math.max(width, ...names) : width);
-};
-
-/** A difference of shares, in points, with the half width of its interval. */
-const points = (share: number, interval: number) =>
-  `${(100 * share).toFixed(2)} ±${(100 * interval).toFixed(2)} %`;
-
-function show(result: SchemeResult, plainBytes: number, widths: readonly number[]): string {
-  const { scheme, perplexity, lossChange, lossChangeInterval, bitsPerWeight } = result;
-  return row([
-    scheme,
-    perplexity.toFixed(3),
-    lossChange.toFixed(4),
-    Number.isNaN(lossChangeInterval) ? "" : `±${lossChangeInterval.toFixed(4)}`,
-    bitsPerWeight.toFixed(3),
-    bytes(result.bytes),
-    percent(result.bytes / plainBytes),
-    percent(result.accuracy),
-    points(result.accuracyDrop, result.accuracyDropInterval),
-    percent(result.agreement),
-    significant(result.divergence),
-    significant(result.tokensPerSecond),
-  ], widths);
-}
-
-/** Where a scheme errs most. */
-function worstLayer({ layers, leastCosine }: SchemeResult): string {
-  return layers.find(({ cosine }) => cosine === leastCosine)?.layer ?? "";
-}
-
-/** What rounding does to the weights, and what runs take. */
-function errorTable(results: readonly SchemeResult[]): string {
-  const answered = results.some((own) => own.answered !== null);
-  return table(
-    ["scheme", "SQNR dB", "largest error", "mean error", "least cosine", "of", "memory"]
-      .concat(answered ? ["answers right", "drop"] : []),
-    results.map((own) => [
-      own.scheme,
-      own.sqnr === null ? "" : own.sqnr.toFixed(1),
-      significant(own.largestError),
-      significant(own.meanError),
-      own.leastCosine.toFixed(6),
-      worstLayer(own),
-      bytes(own.memory),
-      ...answered
-        ? [percent(own.answered!), points(own.answeredDrop!, own.answeredDropInterval!)]
-        : [],
-    ]),
-    { right: [1, 2, 3, 4, 6, 7, 8] },
-  );
-}
-
-/** A drop of the accuracy and its interval: of answers, if there are any that were right before. */
-function dropOf(own: SchemeResult): { drop: number; interval: number } {
-  const { answered, answeredDrop, answeredDropInterval } = own;
-  return answered !== null && answered + answeredDrop! > 0
-    ? { drop: answeredDrop!, interval: answeredDropInterval! }
-    : { drop: own.accuracyDrop, interval: own.accuracyDropInterval };
-}
-
-const BARS = ["under 1 %, as critical uses want", "under 5 %, as most uses allow", "5 % and more"];
-const UNSETTLED = "that so few places or answers do not settle";
-
-/** What holds of a drop's whole interval, by the two usual bars. */
-function barOf(own: SchemeResult): string {
-  const { drop, interval } = dropOf(own);
-  if (drop + interval < 0.01) return BARS[0];
-  if (drop + interval < 0.05) return BARS[1];
-  return drop - interval >= 0.05 ? BARS[2] : UNSETTLED;
-}
-
-/** Which schemes lose how much accuracy. */
-function bars(results: readonly SchemeResult[]): string[] {
-  const lost = Map.groupBy(results.filter(({ scheme }) => scheme !== "f32"), barOf);
-  return [...BARS, UNSETTLED].filter((bar) => lost.has(bar))
-    .map((bar) =>
-      `Drop of the accuracy ${bar}: ${lost.get(bar)!.map(({ scheme }) => scheme).join(", ")}`
-    );
-}
 
 /** What is easily overlooked where all layers have one scheme of few bits. */
 const ALIKE =
@@ -293,17 +188,15 @@ const command: Command = defineCommand({
       tokenizer,
       model.config.contextLength,
     );
-    const plainBytes = model.weightBytes;
-    const widths = widthsFor(schemes);
-    const head = row(COLUMNS.map(([column]) => column), widths);
+    const rows = new SchemeRows(schemes, model.weightBytes);
     let shown = 0;
     const results = await compareSchemes(model, ids, {
       ...{ window, schemes: [...schemes], policy, ranges, keep: options.keep, examples },
       calibration: { ids: calibrationIds, window },
       onResult: (result) => {
         if (json) return;
-        if (shown++ === 0) printLine(head);
-        printLine(show(result, plainBytes, widths));
+        if (shown++ === 0) printLine(rows.head);
+        printLine(rows.of(result));
       },
     });
     if (json) {
