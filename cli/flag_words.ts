@@ -11,8 +11,8 @@ const ALONE = { before: '(?<![\\w"./-])', after: '(?![\\w"/-])' };
 /** A value beside its key: `quantize: "nf4"`. */
 const VALUE = '(?:"([^"]*)"|(true|false|\\d[\\d.]*))';
 
-/** A key that is also an English word is meant as an option here. */
-const MEANT = "(without |[Ll]eave )";
+/** Behind these a key that is also an English word is meant as an option: alone, and with a value. */
+const MEANT = { alone: "without |[Ll]eave ", valued: "as |with |and |or |pass |take |use " };
 
 /** `doubleQuant` is no word of English; `quantize` is. */
 const isWord = (key: string) => !/[A-Z]/.test(key);
@@ -31,12 +31,15 @@ export function inFlags(message: string, options: readonly OptionInfo[]): string
   let text = message;
   for (const option of options) {
     const { key, flag } = option;
+    const named = (behind: string) => isWord(key) ? `\\b(${behind})${key}` : `()${before}${key}`;
     text = text.replace(
-      new RegExp(`${before}${key}: ${VALUE}`, "g"),
-      (_, quoted, plain) => flagWith(option, quoted ?? plain),
+      new RegExp(`${named(MEANT.valued)}: ${VALUE}`, "g"),
+      (_, start, quoted, plain) => start + flagWith(option, quoted ?? plain),
     );
-    const word = isWord(key) ? `${MEANT}${key}` : `()${before}${key}`;
-    text = text.replace(new RegExp(word + after, "g"), (_, start) => start + flag);
+    text = text.replace(
+      new RegExp(named(MEANT.alone) + after, "g"),
+      (_, start) => start + flag,
+    );
   }
   return text;
 }

@@ -25,6 +25,7 @@ Deno.test("inFlags() names options as they are typed, and nothing else", () => {
       "Cannot quantize the weights: the length is 3",
       "Cannot quantize the weights: the length is 3",
     ],
+    ['rule 1 of the adapter: "x", no text: 3', 'rule 1 of the adapter: "x", no text: 3'],
     ['the fields "learningRate" and "blockSize"', 'the fields "learningRate" and "blockSize"'],
     ["Cannot read ./blockSize/seed: none", "Cannot read ./blockSize/seed: none"],
     ["myBlockSize, blockSizes, addLora", "myBlockSize, blockSizes, addLora"],
