@@ -51,7 +51,7 @@ export function usedEntries(entries: readonly Entry[], pinned: ReadonlySet<Stora
   const used = new Set(pinned);
   const kept = entries.toReversed().filter((entry) => {
     // Memory that has a block already is not the recording's own: someone else may read it.
-    const uses = [...usesOf(entry)];
+    const uses = usesOf(entry);
     const isUsed = uses.some(({ storage, written }) =>
       written && (storage.block || used.has(storage))
     );

@@ -38,21 +38,38 @@ const PART = 400;
 const PART_BYTES = 64 << 20;
 const PART_SHARE = 1 / 8;
 
-/** Every storage of an entry, and whether it is written. */
-export function* usesOf(entry: Entry): Generator<{ storage: Storage; written: boolean }> {
+/** A storage that an entry uses. */
+interface Use {
+  readonly storage: Storage;
+  readonly written: boolean;
+}
+
+function findUses(entry: Entry): Use[] {
   if (entry.kind === "copy") {
-    yield { storage: entry.from.storage, written: false };
-    yield { storage: entry.to.storage, written: true };
-  } else if (entry.kind === "clear") {
-    yield { storage: entry.target.storage, written: true };
-  } else {
-    const { accesses } = entry.pipeline.kernel;
-    for (const [index, binding] of entry.bindings.entries()) {
-      if (binding.kind === "uniform") continue;
-      const written = binding.kind === "buffer" && accesses[index] === "write";
-      yield { storage: binding.storage, written };
-    }
+    return [
+      { storage: entry.from.storage, written: false },
+      { storage: entry.to.storage, written: true },
+    ];
   }
+  if (entry.kind === "clear") return [{ storage: entry.target.storage, written: true }];
+  const { accesses } = entry.pipeline.kernel;
+  const uses: Use[] = [];
+  for (const [index, binding] of entry.bindings.entries()) {
+    if (binding.kind === "uniform") continue;
+    const written = binding.kind === "buffer" && accesses[index] === "write";
+    uses.push({ storage: binding.storage, written });
+  }
+  return uses;
+}
+
+/** Recorded entries do not change, and planning looks at each of them many times. */
+const knownUses = new WeakMap<Entry, readonly Use[]>();
+
+/** Every storage of an entry, and whether it is written. */
+export function usesOf(entry: Entry): readonly Use[] {
+  let uses = knownUses.get(entry);
+  if (!uses) knownUses.set(entry, uses = findUses(entry));
+  return uses;
 }
 
 /** For each entry, those before it that it must come after. */
@@ -61,7 +78,7 @@ function dependencies(entries: readonly Entry[]): Set<number>[] {
   const readers = new Map<Storage, number[]>();
   return entries.map((entry, index) => {
     const before = new Set<number>();
-    const uses = [...usesOf(entry)];
+    const uses = usesOf(entry);
     for (const { storage, written } of uses) {
       const writer = writers.get(storage);
       if (writer !== undefined) before.add(writer);
@@ -96,12 +113,11 @@ export function groupEntries(entries: readonly Entry[], window: number = WINDOW)
   const before = dependencies(entries);
   const done = new Set<number>();
   const groups: Entry[][] = [];
-  let left = entries.map((_, index) => index);
-  while (left.length > 0) {
-    const near = left.slice(0, window);
+  let next = Math.min(window, entries.length);
+  let near = Array.from({ length: next }, (_, index) => index);
+  while (near.length > 0) {
     let chosen = near.filter((index) =>
-      (index === left[0] || writtenBytes(entries[index]) <= LARGE) &&
-      [...before[index]].every((other) => done.has(other))
+      (index === near[0] || writtenBytes(entries[index]) <= LARGE) && before[index].isSubsetOf(done)
     );
     const alone = chosen.find((index) => entries[index].kind !== "dispatch");
     if (alone !== undefined) {
@@ -110,7 +126,8 @@ export function groupEntries(entries: readonly Entry[], window: number = WINDOW)
     }
     groups.push(chosen.map((index) => entries[index]));
     for (const index of chosen) done.add(index);
-    left = left.filter((index) => !done.has(index));
+    near = near.filter((index) => !done.has(index));
+    while (near.length < window && next < entries.length) near.push(next++);
   }
   return groups;
 }
@@ -142,8 +159,10 @@ function mostBytes(entries: readonly Entry[]): number {
       now += storage.bytes;
     }
     most = Math.max(most, now);
-    for (const storage of new Set([...usesOf(entry)].map((use) => use.storage))) {
-      if (last.get(storage) === index) now -= storage.bytes;
+    for (const { storage } of usesOf(entry)) {
+      if (last.get(storage) !== index) continue;
+      now -= storage.bytes;
+      last.delete(storage);
     }
   });
   return most;
@@ -201,7 +220,7 @@ class Part {
 
   /** What the entry reads, and was written since it was last read: a barrier comes before it. */
   waits(entry: Entry): Storage[] {
-    const found = [...usesOf(entry)].filter(({ storage, written }) =>
+    const found = usesOf(entry).filter(({ storage, written }) =>
       !written && this.#written.has(storage)
     );
     return found.map(({ storage }) => storage);
