@@ -164,7 +164,7 @@ const SUM_BYTES = 1900;
 
 /** Where x has so few rows, the GPU waits for the host, and a dispatch costs what it takes there. */
 const FEW_ROWS = 128;
-const SUM_LAUNCH_FEW = 9000;
+const SUM_LAUNCH_FEW = 14_000;
 
 const MOST_SPLITS = 32;
 
