@@ -16,12 +16,14 @@ import type { PackedWeight } from "./packed_matmul.ts";
 /** So many rows of x at most go through the kernel for software Vulkan. */
 const GEMV_ROWS = 4;
 
-const gemvKernels = new Map<GgufBlockType, KernelPair>();
+const gemvKernels = new Map<string, KernelPair>();
 
-function gemvKernel(type: GgufBlockType): KernelPair {
-  let pair = gemvKernels.get(type);
+function gemvKernel(type: GgufBlockType, rows: number): KernelPair {
+  const key = `${type} ${rows}`;
+  let pair = gemvKernels.get(key);
   if (!pair) {
     const bindings = `
+const M = ${rows}u;
 @group(0) @binding(1) var<storage, read> packed: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<uniform> params: Params;
@@ -29,7 +31,7 @@ function gemvKernel(type: GgufBlockType): KernelPair {
 fn packed_word(i: u32) -> u32 { return packed[i]; }
 `;
     pair = kernelPair("gguf_gemv", ["x"], bindings + ggufWgsl(type) + ROWS_WGSL + gemvCode);
-    gemvKernels.set(type, pair);
+    gemvKernels.set(key, pair);
   }
   return pair;
 }
@@ -38,8 +40,8 @@ function gemv(x: Tensor, w: GgufBlockTensor, out: Tensor, add: Tensor | undefine
   const [n, k] = w.shape;
   const split = { LANES: 1, ROWS: 8 };
   x.device.dispatch(
-    pick(x.device, gemvKernel(w.scheme)),
-    [input(x), w.packed, out, uniform(x.size / k, n, k, add ? 1 : 0), add ?? x],
+    pick(x.device, gemvKernel(w.scheme, x.size / k)),
+    [input(x), w.packed, out, uniform(n, k, add ? 1 : 0), add ?? x],
     rowGrid(n, split),
     split,
   );
