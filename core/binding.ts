@@ -6,6 +6,7 @@
 import type { Command, Grid } from "./commands.ts";
 import type { Pipeline } from "./kernel.ts";
 import { type Block, roundBytes, type Storage } from "./pool.ts";
+import { LESS_AT_A_TIME } from "./refusal.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Mirrors, TexelKind } from "./texels.ts";
 
@@ -168,6 +169,7 @@ export class BindGroups {
         continue;
       }
       const size = Math.min(roundBytes(binding.bytes), target.bytes - binding.offset);
+      this.#checkSize(pipeline, size);
       key += `,${target.id}:${binding.offset}:${size}`;
       resources.push({ buffer: target.gpu, offset: binding.offset, size });
       if (pipeline.kernel.accesses[index] === "write") writes.push(target);
@@ -176,6 +178,15 @@ export class BindGroups {
     const bytes = bytesOf(bindings);
     commands.push({ kind: "dispatch", pipeline, group, grid, uses, writes, bytes, flops });
     return commands;
+  }
+
+  /** WebGPU would refuse it too, but only later, and with it all that comes after. */
+  #checkSize({ kernel }: Pipeline, bytes: number): void {
+    const most = this.#gpu.limits.maxStorageBufferBindingSize;
+    if (bytes <= most) return;
+    throw new RangeError(
+      `Cannot run "${kernel.label}" on ${bytes} bytes: on this adapter a kernel sees ${most} of a buffer; ${LESS_AT_A_TIME}`,
+    );
   }
 
   #group(key: string, pipeline: Pipeline, resources: GPUBindingResource[]): GPUBindGroup {
