@@ -201,7 +201,8 @@ function sayRun(
   say: Say,
 ): void {
   say(
-    `${sequences} sequences, ${trainer.steps} steps of ` +
+    `${sequences} sequence${sequences === 1 ? "" : "s"}, ` +
+      `${trainer.steps} step${trainer.steps === 1 ? "" : "s"} of ` +
       `${options.accumulation * trainer.rows}×${trainer.length} tokens`,
   );
   const warning = observeNote(trainer.model, options, trainer.steps);
