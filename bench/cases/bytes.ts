@@ -4,7 +4,6 @@
  * @module
  */
 import { runBytes } from "../../kernels/linear/int8_product.ts";
-import { multiplyGated, multiplyMany } from "../../kernels/linear/multiply_many.ts";
 import { rmsNormRef } from "../../kernels/norm/rms_norm_ref.ts";
 import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
 import type { IntegerTensor } from "../../kernels/quant/integer.ts";
@@ -16,20 +15,32 @@ import { rotateRef } from "../../kernels/quant/rotate_ref.ts";
 import { RoundingTensor } from "../../kernels/quant/rounding_tensor.ts";
 import { AS_TIMED, fewRows, type KernelCase, places, type Sizes } from "../case.ts";
 import { BLOCK, randomWeight, weightBytes } from "./quant_weights.ts";
+import { together } from "./together.ts";
 
 const SAMPLES = 100;
 
+const DYNAMIC = { kind: "dynamic" } as const;
+
+/** What products with such weights are called. */
+function nameOf(scheme: "int8" | "int4"): string {
+  return scheme === "int8" ? "w8a8" : "w4a8";
+}
+
+/** Rows of weights are whole words, or whole groups. */
+function multipleOf(scheme: "int8" | "int4"): number {
+  return scheme === "int8" ? 4 : BLOCK;
+}
+
 function product(scheme: "int8" | "int4", few: boolean): KernelCase {
-  const name = scheme === "int8" ? "w8a8" : "w4a8";
   return {
-    kernel: `${few ? "gemv" : "matmul"} ${name}`,
+    kernel: `${few ? "gemv" : "matmul"} ${nameOf(scheme)}`,
     tiny: few ? { M: 2, N: 64, K: 128 } : { M: 20, N: 64, K: 128 },
     software: few ? [{ M: 1, N: 1536, K: 576 }] : [{ M: 256, N: 1536, K: 576 }],
     gpu: few
       ? [{ M: 1, N: 4096, K: 4096 }, { M: 1, N: 14_336, K: 4096 }, { M: 8, N: 14_336, K: 4096 }]
       : [{ M: 512, N: 4096, K: 4096 }, { M: 4096, N: 4096, K: 4096 }],
     checked: AS_TIMED,
-    multiples: { K: scheme === "int8" ? 4 : BLOCK },
+    multiples: { K: multipleOf(scheme) },
     allowed: 4e-6,
     ...few
       ? { bytes: ({ M, N, K }) => weightBytes(scheme, N * K, N) + M * (K + 4 * N) }
@@ -58,78 +69,45 @@ function product(scheme: "int8" | "int4", few: boolean): KernelCase {
   };
 }
 
-/** A feed-forward layer's first half for a row, and queries, keys and values: the row is normalised and rounded once. */
-function together(scheme: "int8" | "int4", gated: boolean): KernelCase {
-  const rowsOf = ({ N, KV }: Sizes) => gated ? [N, N] : [N, KV, KV];
-  const dynamic = { kind: "dynamic" } as const;
-  return {
-    kernel: `${gated ? "gate and up" : "queries, keys, values"} ${
-      scheme === "int8" ? "w8a8" : "w4a8"
-    }`,
-    tiny: { N: 64, KV: 32, K: 128 },
-    software: [{ N: 576, KV: 192, K: 576 }],
-    gpu: gated
-      ? [{ N: 1536, K: 576 }, { N: 14_336, K: 4096 }]
-      : [{ N: 576, KV: 192, K: 576 }, { N: 4096, KV: 1024, K: 4096 }],
-    checked: AS_TIMED,
-    multiples: { K: scheme === "int8" ? 4 : BLOCK },
+/** Weights in whole numbers that share a normalised row, which is rounded once. */
+function rounded(scheme: "int8" | "int4", gated: boolean): KernelCase {
+  return together({
+    name: nameOf(scheme),
+    scheme,
+    gated,
+    multiple: multipleOf(scheme),
     // A byte of the row may be one apart, where a number lies within rounding of half a step.
     allowed: 1e-3,
-    bytes: (sizes) =>
-      rowsOf(sizes).reduce(
-        (sum, n) => sum + weightBytes(scheme, n * sizes.K, n) + 4 * n,
-        4 * sizes.K,
-      ),
-    make: (inputs, sizes) => {
-      const { K } = sizes;
-      const x = inputs.floats([1, K]);
-      const gain = inputs.between([K], 0.5, 1.5);
-      const parts = rowsOf(sizes).map((n) => randomWeight(inputs, n, K, scheme));
-      const weights = parts.map(({ weight }) =>
-        new RoundingTensor(weight as IntegerTensor, dynamic)
-      );
-      const norm = { gain };
-      return {
-        run: () =>
-          gated
-            ? [multiplyGated(x, weights[0], weights[1], { norm })]
-            : multiplyMany(x, weights, { norm }),
-        expected: (read) => {
-          const normed = rmsNormRef(read(x), read(gain), 1, K);
-          const { codes, scales: [step] } = quantizeRowsRef(normed, K, dynamic);
-          const dot = (part: number, at: number) =>
-            step * matmulRef(codes, parts[part].elements(read, at * K, K), { m: 1, n: 1, k: K })[0];
-          const silu = (v: number) => v / (1 + Math.exp(-v));
-          return (gated ? [0] : [0, 1, 2]).map((part) => {
-            const at = places(rowsOf(sizes)[part], SAMPLES);
-            return {
-              at,
-              values: at.map((n) => gated ? silu(dot(0, n)) * dot(1, n) : dot(part, n)),
-            };
-          });
-        },
-      };
+    factorOf: (weight) => new RoundingTensor(weight as IntegerTensor, DYNAMIC),
+    inputOf: (row) => {
+      const { codes, scales: [step] } = quantizeRowsRef(row, row.length, DYNAMIC);
+      return { row: codes, step };
     },
-  };
+  });
 }
 
-const normalizedCase: KernelCase = {
-  kernel: "quantize normalized activations",
+/** Rows that become bytes. */
+const ROWS = {
   tiny: { rows: 9, columns: 96 },
   software: [{ rows: 256, columns: 576 }],
   gpu: [{ rows: 1, columns: 4096 }, { rows: 4096, columns: 4096 }],
   checked: fewRows(9),
+  bytes: ({ rows, columns }: Sizes) => 5 * rows * columns,
+};
+
+const normalizedCase: KernelCase = {
+  kernel: "quantize normalized activations",
+  ...ROWS,
   // Scales; codes may be one apart where a device's division rounds otherwise.
   allowed: 2e-6,
-  bytes: ({ rows, columns }) => 5 * rows * columns,
   make: (inputs, { rows, columns }) => {
     const x = inputs.floats([rows, columns]);
     const gain = inputs.between([columns], 0.5, 1.5);
     return {
-      run: () => [quantizeNormalized(x, gain, 1e-5, { kind: "dynamic" }).scales],
+      run: () => [quantizeNormalized(x, gain, 1e-5, DYNAMIC).scales],
       expected: (read) => {
         const normed = rmsNormRef(read(x), read(gain), rows, columns);
-        return [{ values: quantizeRowsRef(normed, columns, { kind: "dynamic" }).scales }];
+        return [{ values: quantizeRowsRef(normed, columns, DYNAMIC).scales }];
       },
     };
   },
@@ -137,19 +115,15 @@ const normalizedCase: KernelCase = {
 
 const rowsCase: KernelCase = {
   kernel: "quantize activations",
-  tiny: { rows: 9, columns: 96 },
-  software: [{ rows: 256, columns: 576 }],
-  gpu: [{ rows: 1, columns: 4096 }, { rows: 4096, columns: 4096 }],
-  checked: fewRows(9),
+  ...ROWS,
   // Scales; codes may be one apart where a device's division rounds otherwise.
   allowed: 1e-6,
-  bytes: ({ rows, columns }) => 5 * rows * columns,
   make: (inputs, { rows, columns }) => {
     const x = inputs.floats([rows, columns]);
     return {
-      run: () => [quantizeRows(x, { kind: "dynamic" }).scales],
+      run: () => [quantizeRows(x, DYNAMIC).scales],
       expected: (read) => [
-        { values: quantizeRowsRef(read(x), columns, { kind: "dynamic" }).scales },
+        { values: quantizeRowsRef(read(x), columns, DYNAMIC).scales },
       ],
     };
   },
@@ -186,8 +160,8 @@ export const BYTE_CASES: readonly KernelCase[] = [
   ...(["int8", "int4"] as const).flatMap((scheme) => [
     product(scheme, false),
     product(scheme, true),
-    together(scheme, false),
-    together(scheme, true),
+    rounded(scheme, false),
+    rounded(scheme, true),
   ]),
   rowsCase,
   normalizedCase,

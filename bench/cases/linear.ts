@@ -93,6 +93,9 @@ function gemvCase(type: "f32" | "f16", sizes: Pick<KernelCase, "software" | "gpu
 /** Ranks of adapters, whose products on a layer of 4,096 by 4,096 are among the cases. */
 const RANKS = [8, 16, 32, 64] as const;
 
+/** Into an adapter and out of it, forward and backward alike. */
+const LORA = RANKS.flatMap((r) => [{ M: 2048, N: r, K: 4096 }, { M: 2048, N: 4096, K: r }]);
+
 /** The cases. */
 export const LINEAR_CASES: readonly KernelCase[] = [
   product("nn", {
@@ -103,7 +106,7 @@ export const LINEAR_CASES: readonly KernelCase[] = [
       { M: 4096, N: 4096, K: 4096 },
       { M: 2048, N: 576, K: 1536 },
       { M: 2048, N: 576, K: 49_152 },
-      ...RANKS.flatMap((r) => [{ M: 2048, N: r, K: 4096 }, { M: 2048, N: 4096, K: r }]),
+      ...LORA,
     ],
   }),
   product("nt", {
@@ -116,7 +119,7 @@ export const LINEAR_CASES: readonly KernelCase[] = [
       { M: 2048, N: 1536, K: 576 },
       { M: 2048, N: 49_152, K: 576 },
       { M: 128, N: 576, K: 1536 },
-      ...RANKS.flatMap((r) => [{ M: 2048, N: r, K: 4096 }, { M: 2048, N: 4096, K: r }]),
+      ...LORA,
     ],
   }),
   product("tn", {

@@ -3,14 +3,13 @@
  *
  * @module
  */
-import { multiplyGated, multiplyMany } from "../../kernels/linear/multiply_many.ts";
 import { matmulRef } from "../../kernels/linear/matmul_ref.ts";
 import { choosePacked, runPacked } from "../../kernels/linear/packed_matmul.ts";
-import { rmsNormRef } from "../../kernels/norm/rms_norm_ref.ts";
 import { quantizeFourBit } from "../../kernels/quant/four_bit_quantize.ts";
 import { quantizeFourBitRef } from "../../kernels/quant/four_bit_ref.ts";
 import { AS_TIMED, type KernelCase, places, type Sizes } from "../case.ts";
 import { BLOCK, randomFourBit, randomWeight, type Scheme, weightBytes } from "./quant_weights.ts";
+import { together } from "./together.ts";
 
 const SAMPLES = 100;
 
@@ -130,54 +129,6 @@ function dequantize(scheme: "nf4" | "nf4-dq"): KernelCase {
   };
 }
 
-/** A feed-forward layer's first half for a row, and queries, keys and values: several weights in one dispatch. */
-function together(scheme: Scheme, gated: boolean): KernelCase {
-  const rowsOf = ({ N, KV }: Sizes) => gated ? [N, N] : [N, KV, KV];
-  return {
-    kernel: `${gated ? "gate and up" : "queries, keys, values"} ${scheme}`,
-    tiny: { N: 64, KV: 32, K: 128 },
-    software: [{ N: 576, KV: 192, K: 576 }],
-    gpu: gated
-      ? [{ N: 1536, K: 576 }, { N: 14_336, K: 4096 }]
-      : [{ N: 576, KV: 192, K: 576 }, { N: 4096, KV: 1024, K: 4096 }],
-    checked: AS_TIMED,
-    multiples: { K: BLOCK },
-    allowed: 2e-6,
-    bytes: (sizes) =>
-      rowsOf(sizes).reduce(
-        (sum, n) => sum + weightBytes(scheme, n * sizes.K, n) + 4 * n,
-        4 * sizes.K,
-      ),
-    make: (inputs, sizes) => {
-      const { K } = sizes;
-      const x = inputs.floats([1, K]);
-      const gain = inputs.between([K], 0.5, 1.5);
-      const parts = rowsOf(sizes).map((n) => randomWeight(inputs, n, K, scheme));
-      const weights = parts.map(({ weight }) => weight);
-      const norm = { gain };
-      return {
-        run: () =>
-          gated
-            ? [multiplyGated(x, weights[0], weights[1], { norm })]
-            : multiplyMany(x, weights, { norm }),
-        expected: (read) => {
-          const input = rmsNormRef(read(x), read(gain), 1, K);
-          const dot = (part: number, row: number) =>
-            matmulRef(input, parts[part].elements(read, row * K, K), { m: 1, n: 1, k: K })[0];
-          const silu = (v: number) => v / (1 + Math.exp(-v));
-          return (gated ? [0] : [0, 1, 2]).map((part) => {
-            const at = places(rowsOf(sizes)[part], SAMPLES);
-            return {
-              at,
-              values: at.map((row) => gated ? silu(dot(0, row)) * dot(1, row) : dot(part, row)),
-            };
-          });
-        },
-      };
-    },
-  };
-}
-
 const SCHEMES = ["nf4", "nf4-dq", "int8", "int4", "int3", "int2"] as const;
 
 /** The cases. */
@@ -188,10 +139,11 @@ export const QUANT_CASES: readonly KernelCase[] = [
     product({ scheme, transposed: true, few: true }),
   ]),
   product({ scheme: "int4-symmetric", transposed: true, few: true }),
-  ...(["nf4", "nf4-dq"] as const).flatMap((scheme) => [
-    together(scheme, false),
-    together(scheme, true),
-  ]),
+  ...(["nf4", "nf4-dq"] as const).flatMap((scheme) =>
+    [false, true].map((gated) =>
+      together({ name: scheme, scheme, gated, multiple: BLOCK, allowed: 2e-6 })
+    )
+  ),
   quantizeCase,
   dequantize("nf4"),
   dequantize("nf4-dq"),
