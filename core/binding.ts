@@ -169,7 +169,6 @@ export class BindGroups {
         continue;
       }
       const size = Math.min(roundBytes(binding.bytes), target.bytes - binding.offset);
-      this.#checkSize(pipeline, size);
       key += `,${target.id}:${binding.offset}:${size}`;
       resources.push({ buffer: target.gpu, offset: binding.offset, size });
       if (pipeline.kernel.accesses[index] === "write") writes.push(target);
@@ -192,6 +191,9 @@ export class BindGroups {
   #group(key: string, pipeline: Pipeline, resources: GPUBindingResource[]): GPUBindGroup {
     let group = this.#groups.get(key);
     if (group) return group;
+    for (const resource of resources) {
+      if ("size" in resource) this.#checkSize(pipeline, resource.size!);
+    }
     if (this.#groups.size >= MOST_GROUPS) this.#groups.clear();
     group = this.#gpu.createBindGroup({
       label: pipeline.kernel.label,
