@@ -7,7 +7,6 @@
 import { uniform } from "../../core/binding.ts";
 import { gridOf } from "../../core/grid.ts";
 import { type Kernel, kernel } from "../../core/kernel.ts";
-import type { Tensor } from "../../core/tensor.ts";
 import type { IntegerTensor } from "../quant/integer.ts";
 import {
   type ByteInput,
@@ -17,6 +16,7 @@ import {
   inputCode,
 } from "./int8_input.ts";
 import { type ByteForm, bytesWgsl, fitsBytes, formOf, hasByteDots } from "./int8_words.ts";
+import type { StreamProduct } from "./stream_product.ts";
 import { unroll } from "./unroll.ts";
 
 /** Rows of x at most. */
@@ -32,21 +32,13 @@ const THREADS = LANES * ROWS;
 
 const XYZW = "xyzw";
 
-/** Products with weights of one form that share x. */
-export interface ByteStreamProduct {
+/** Products with weights of one form that share x: as in stream_product.ts, but for x and the weights. */
+export interface ByteStreamProduct
+  extends Pick<StreamProduct, "m" | "outs" | "gated" | "add" | "biases"> {
   /** [m, k] in bytes, or in floats that the kernel rounds. */
   readonly x: ByteInput;
-  readonly m: number;
   /** One to three weights [n, k]; two of one shape if gated. */
   readonly weights: readonly IntegerTensor[];
-  /** A result for each weight, or one if gated: f32 [m, n]. */
-  readonly outs: readonly Tensor[];
-  /** silu(x · gateᵀ) · (x · upᵀ). */
-  readonly gated?: boolean;
-  /** Added to the one result. */
-  readonly add?: Tensor;
-  /** f32 [n] for each weight, or none. */
-  readonly biases?: readonly (Tensor | null)[];
 }
 
 /** What tells kernels apart. */

@@ -98,7 +98,7 @@ function fitsBindings({ x, formats, outs, norm, add, biases = [] }: StreamProduc
   const bindings = 1 + outs.length + (norm ? 1 : 0) + (add ? 1 : 0) +
     biases.filter(Boolean).length +
     formats.reduce((total, format) => total + format.bindings.length, 0);
-  return bindings <= x.device.gpu.limits.maxStorageBuffersPerShaderStage;
+  return bindings <= x.device.mostBuffers;
 }
 
 function times(x: Tensor, weight: Weight, add?: Tensor): Tensor {

@@ -40,11 +40,15 @@ function threadsOf({ rows, columns, threadRows, threadColumns }: TileShape): num
   return rows / threadRows * columns / threadColumns;
 }
 
+/** Copies of the operands in workgroup memory that a slice has. */
+function stagesOf({ turn }: TileShape): 1 | 2 {
+  return turn === 1 ? 1 : 2;
+}
+
 /** Bytes of workgroup memory that a tile takes. */
 export function memoryOf(shape: TileShape): number {
-  const { rows, columns, depth, turn, slices } = shape;
-  const stages = turn === 1 ? 1 : 2;
-  return 4 * (slices * stages * (rows + columns) * depth + (slices - 1) * rows * columns);
+  const { rows, columns, depth, slices } = shape;
+  return 4 * (slices * stagesOf(shape) * (rows + columns) * depth + (slices - 1) * rows * columns);
 }
 
 /** What is multiplied: the right operand may come from other sources than floats. */
@@ -274,14 +278,13 @@ export function tileSource(
   options: TileOptions,
 ): string {
   const { split, ragged, alignedA, alignedC } = options;
-  const { rows, columns, depth, threadRows, threadColumns, turn, quads, slices } = shape;
+  const { rows, columns, depth, threadRows, threadColumns, quads, slices } = shape;
   const across = columns / threadColumns;
   const down = rows / threadRows;
   const threads = threadsOf(shape);
-  const stages = turn === 1 ? 1 : 2;
   const common = {
     depth,
-    stages,
+    stages: stagesOf(shape),
     slices,
     allThreads: threads,
     ragged,

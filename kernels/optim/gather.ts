@@ -56,7 +56,7 @@ const kernels = new Map<number, Kernel>();
 export function gather(flat: Tensor, parts: readonly FlatPart[], accumulate: boolean): void {
   const { device } = flat;
   // The flat buffer takes one of the bindings; a few dozen are enough to make the number of dispatches small.
-  const most = Math.min(device.gpu.limits.maxStorageBuffersPerShaderStage - 1, 24);
+  const most = Math.min(device.mostBuffers - 1, 24);
   for (let from = 0; from < parts.length; from += most) {
     const group = parts.slice(from, from + most);
     let found = kernels.get(group.length);
