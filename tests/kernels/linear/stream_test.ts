@@ -7,6 +7,7 @@ import {
   denseFormat,
   fourBitFormat,
   integerFormat,
+  type WeightFormat,
 } from "../../../kernels/linear/weight_format.ts";
 import { quantizeFourBit } from "../../../kernels/quant/four_bit_quantize.ts";
 import { ggufBlocks } from "../../../kernels/quant/gguf_block.ts";
@@ -32,6 +33,30 @@ function plans(): StreamPlan[] {
   return all;
 }
 
+/** Whether x · Wᵀ + add with a weight that decodes to `dense` is the reference's, in every plan. */
+async function checkPlans(
+  [m, n, k]: readonly [number, number, number],
+  format: WeightFormat,
+  dense: ArrayLike<number>,
+  seed: number,
+  name: string,
+): Promise<void> {
+  const [x, add] = [randomNumbers(m * k, seed), randomNumbers(m * n, seed + 1)];
+  const expected = gemvRef(x, dense, { rows: m, n, k, add });
+  for (const plan of plans()) {
+    const out = tensor(device, new Float32Array(m * n).fill(NaN), [m, n]);
+    streamProduct({
+      x: tensor(device, x, [m, k]),
+      m,
+      formats: [format],
+      outs: [out],
+      add: tensor(device, add, [m, n]),
+    }, plan);
+    const what = `${m}x${n}x${k} ${name} ${JSON.stringify(plan)}`;
+    assertRelativeError(await out.read(), expected, 1e-6, what);
+  }
+}
+
 Deno.test("streamProduct() matches the reference for 4-bit weights, in every plan", async () => {
   for (
     const [m, n, k, words] of [[1, 5, 96, 1], [2, 33, 576, 2], [3, 20, 1088, 1], [
@@ -45,21 +70,7 @@ Deno.test("streamProduct() matches the reference for 4-bit weights, in every pla
       const type = doubleQuant === (m === 1) ? "fp4" : "nf4";
       const w = await quantizeFourBit(randomTensor([n, k], 1), { type, doubleQuant });
       const dense = await w.dequantize().read();
-      const x = randomNumbers(m * k, 2);
-      const add = randomNumbers(m * n, 3);
-      const expected = gemvRef(x, dense, { rows: m, n, k, add });
-      for (const plan of plans()) {
-        const out = tensor(device, new Float32Array(m * n).fill(NaN), [m, n]);
-        streamProduct({
-          x: tensor(device, x, [m, k]),
-          m,
-          formats: [fourBitFormat(w, words)],
-          outs: [out],
-          add: tensor(device, add, [m, n]),
-        }, plan);
-        const what = `${m}x${n}x${k} ${w.scheme} ${JSON.stringify(plan)}`;
-        assertRelativeError(await out.read(), expected, 1e-6, what);
-      }
+      await checkPlans([m, n, k], fourBitFormat(w, words), dense, 2, w.scheme);
     }
   }
 });
@@ -82,20 +93,8 @@ Deno.test("streamProduct() matches the reference for integers in groups, in ever
       const weights = randomNumbers(n * k, 40);
       const w = quantizeInteger(device, weights, [n, k], { type, groupSize, range });
       const dense = await w.dequantize().read();
-      const [x, add] = [randomNumbers(m * k, 41), randomNumbers(m * n, 42)];
-      const expected = gemvRef(x, dense, { rows: m, n, k, add });
-      for (const plan of plans()) {
-        const out = tensor(device, new Float32Array(m * n).fill(NaN), [m, n]);
-        streamProduct({
-          x: tensor(device, x, [m, k]),
-          m,
-          formats: [integerFormat(w, unit)],
-          outs: [out],
-          add: tensor(device, add, [m, n]),
-        }, plan);
-        const what = `${m}x${n}x${k} ${type} by ${groupSize} ${range} ${JSON.stringify(plan)}`;
-        assertRelativeError(await out.read(), expected, 1e-6, what);
-      }
+      const name = `${type} by ${groupSize} ${range}`;
+      await checkPlans([m, n, k], integerFormat(w, unit), dense, 41, name);
     }
   }
 });
@@ -107,20 +106,7 @@ Deno.test("streamProduct() matches the reference for GGUF's blocks, in every pla
       const k = blocks * weights;
       const w = ggufBlocks(device, randomBlocks(type, n * blocks, m, 1e-2), [n, k], type);
       const dense = await w.dequantize().read();
-      const [x, add] = [randomNumbers(m * k, 51), randomNumbers(m * n, 52)];
-      const expected = gemvRef(x, dense, { rows: m, n, k, add });
-      for (const plan of plans()) {
-        const out = tensor(device, new Float32Array(m * n).fill(NaN), [m, n]);
-        streamProduct({
-          x: tensor(device, x, [m, k]),
-          m,
-          formats: [ggufFormat(w)],
-          outs: [out],
-          add: tensor(device, add, [m, n]),
-        }, plan);
-        const what = `${m}x${n}x${k} ${type} ${JSON.stringify(plan)}`;
-        assertRelativeError(await out.read(), expected, 1e-6, what);
-      }
+      await checkPlans([m, n, k], ggufFormat(w), dense, 51, type);
     }
   }
 });
