@@ -20,7 +20,7 @@ import { type Command, defineCommand } from "./command.ts";
 import type { OptionCheck } from "./option_check.ts";
 import { jsonOutput, textList } from "./options.ts";
 import { checkOutFile } from "./out_folder.ts";
-import { percent, printJson, printLine, type Say } from "./print.ts";
+import { counted, percent, printJson, printLine, type Say } from "./print.ts";
 import { showProfile } from "./profile_table.ts";
 
 const KERNELS = [...new Set(KERNEL_CASES.map(({ kernel }) => kernel))];
@@ -292,7 +292,7 @@ async function compare({ files, threshold, json }: BenchChoice): Promise<void> {
   if (json === "-") return;
   const worse = found.rows.filter(({ isWorse }) => isWorse).length;
   printLine(
-    `${length} row${length === 1 ? "" : "s"}, ${worse} of them wrong or slower by more than ${
+    `${counted(length, "row")}, ${worse} of them wrong or slower by more than ${
       percent(threshold)
     }`,
   );

@@ -28,6 +28,11 @@ export function grouped(value: number): string {
   return value.toLocaleString("en-US");
 }
 
+/** `1 row`, `2 rows`. */
+export function counted(value: number, what: string): string {
+  return `${value} ${what}${value === 1 ? "" : "s"}`;
+}
+
 /** A share from 0 to 1 as `12.3 %`; a small share keeps two digits. */
 export function percent(share: number): string {
   const value = share * 100;

@@ -16,6 +16,7 @@ import { loraNotes } from "./lora_notes.ts";
 import { checkOut, checkOutFile, checkOutFolder } from "./out_folder.ts";
 import {
   bytes,
+  counted,
   curve,
   duration,
   grouped,
@@ -201,8 +202,7 @@ function sayRun(
   say: Say,
 ): void {
   say(
-    `${sequences} sequence${sequences === 1 ? "" : "s"}, ` +
-      `${trainer.steps} step${trainer.steps === 1 ? "" : "s"} of ` +
+    `${counted(sequences, "sequence")}, ${counted(trainer.steps, "step")} of ` +
       `${options.accumulation * trainer.rows}×${trainer.length} tokens`,
   );
   const warning = observeNote(trainer.model, options, trainer.steps);
